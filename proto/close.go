@@ -1,0 +1,49 @@
+package proto
+
+// CloseCode says why a connection ends. Codes below 4000 are RFC 6455's and IANA's.
+type CloseCode uint16
+
+const (
+	CloseNormal    CloseCode = 1000 // the client said goodbye
+	CloseGoingAway CloseCode = 1001
+	CloseProtocol  CloseCode = 1002 // a frame broke RFC 6455
+	CloseData      CloseCode = 1003 // a binary message where the subprotocol has text
+	CloseUTF8      CloseCode = 1007 // a text message that is not UTF-8
+	ClosePolicy    CloseCode = 1008 // too many malformed requests
+	CloseTooBig    CloseCode = 1009 // a message over the limit
+	CloseRestart   CloseCode = 1012 // the server restarts; come back after a random delay
+	CloseTryLater  CloseCode = 1013 // the server is full
+
+	CloseSlow        CloseCode = 4000 // the reader let its private lane fill up; reconnect and ask for predictions
+	CloseIdle        CloseCode = 4001 // nothing was heard, not even a pong, for the idle time
+	CloseHelloMissed CloseCode = 4002 // no hello within the handshake time
+)
+
+// closings has every code that this server sends, with the reason it sends along.
+var closings = [...]struct {
+	code   CloseCode
+	reason string
+}{
+	{CloseNormal, "goodbye"},
+	{CloseGoingAway, "going away"},
+	{CloseProtocol, "protocol error"},
+	{CloseData, "tote.json takes text messages only"},
+	{CloseUTF8, "text is not UTF-8"},
+	{ClosePolicy, "too many malformed requests"},
+	{CloseTooBig, "message too big"},
+	{CloseRestart, "server restarts; come back after a random delay of up to 10 s"},
+	{CloseTryLater, "server is full; try again later"},
+	{CloseSlow, "too slow for the private lane; reconnect and ask for predictions"},
+	{CloseIdle, "idle for too long"},
+	{CloseHelloMissed, "no hello in time"},
+}
+
+// Reason is the sentence sent with the code.
+func (c CloseCode) Reason() string {
+	for _, closing := range closings {
+		if closing.code == c {
+			return closing.reason
+		}
+	}
+	return ""
+}

@@ -1,0 +1,64 @@
+// Package proto is what is said on the wire: the requests of players, the
+// messages of the server, refusals and close codes, and their JSON form.
+//
+// It knows no socket and no market. engine reads and writes these messages,
+// market answers with them, bench speaks them as a client.
+//
+// # Grammar
+//
+// A conversation runs over one WebSocket at /ws. The subprotocol tote.json, the
+// default, puts one JSON object into each text message. Every object has a
+// "type". Numbers are integers below 2^53, so that JavaScript reads them exactly;
+// amounts are minor units of credit; times are microseconds of Unix time by the
+// server's clock; outcomes count from 0. The only fractions are multipliers
+// ("x": what one staked unit would return, to three decimals).
+//
+//	conversation = hello welcome { request reply | private | broadcast } close
+//	request      = hello | games | join | leave | pools | stake | sell | account | predictions
+//	             | friends | follow | unfollow | presence | time
+//	reply        = welcome | games | joined | left | pools | receipt | account | predictions
+//	             | friends | followed | unfollowed | presence | time | refused
+//	private      = receipt | refused | payout | refund | balance      (numbered by "n")
+//	broadcast    = odds | event | opened | locked | settled | voided | game   (numbered by "seq")
+//	             | conflated
+//
+// A request carries an "id" chosen by the client, from 1 to 2^53-1, and is answered
+// exactly once, with the same id: by its reply or by a refusal. The id of a stake is
+// remembered for its account, not for its connection: the same stake sent again under
+// the same id, after a lost connection say, gets the first answer and costs nothing; another
+// stake under a used id is refused (request_reused). So an account that plays from
+// two windows must not count both from 1; take the clock, or a random start.
+//
+// # Lanes
+//
+// The private lane belongs to the account: receipts, refusals of stakes, payouts, refunds and changes of
+// balance reach every connection of that account, complete and in order of "n", and
+// only after what they tell is on the disk. The private numbers hold within one "epoch", the
+// life of one server process, told in welcome.
+//
+// The broadcast lane belongs to a game. joined is the image of the game at "seq"; from there
+// each broadcast has the next seq. Odds come at most once per pool and "interval". A reader
+// too slow for them is told how many messages of the game it was spared (conflated) and gets the
+// newest odds next; its seq then jumps by that number. "counts" in odds is the number of the
+// last journal record that the odds include.
+//
+// # A worked conversation
+//
+//	→ {"type":"hello","id":1,"guest":"Ada"}
+//	← {"type":"welcome","id":1,"t":1671382800000000,"epoch":77,"account":12,"name":"Ada","balance":100000,"n":0,"token":"eyJ…","durability":"always"}
+//	→ {"type":"games","id":2}
+//	← {"type":"games","id":2,"t":1671382801000000,"games":[{"game":3,"name":"Argentina v France","state":"live","teams":["Argentina","France"],"score":[0,0],"minute":1,"interval":3000000,"present":201}]}
+//	→ {"type":"join","id":3,"game":3}
+//	← {"type":"joined","id":3,"t":1671382802000000,"game":{…},"seq":41,"pools":[{"pool":196609,"question":"Which team scores next?","labels":["Argentina","France","No more goals"],"state":"open","odds":[{"staked":500,"backers":2,"x":2.400},…],…}]}
+//	→ {"type":"stake","id":4,"pool":196609,"outcome":0,"amount":250}
+//	← {"type":"receipt","id":4,"t":1671382803000250,"n":1,"prediction":90210,"pool":196609,"outcome":0,"amount":250,"balance":99750,"arrived":1671382803000110,"durability":"always"}
+//	← {"type":"odds","t":1671382803000251,"game":3,"seq":42,"pool":196609,"counts":90210,"odds":[{"staked":750,"backers":3,"x":1.933},…]}
+//	← {"type":"event","t":1671382880000000,"game":3,"seq":43,"kind":"goal","minute":23,"team":1,"player":"Lionel Messi","score":[1,0]}
+//	← {"type":"locked","t":1671382880000000,"game":3,"seq":44,"pool":196609,"at":1671382880000000,"counts":91002,"odds":[…]}
+//	← {"type":"settled","t":1671382880000000,"game":3,"seq":45,"pool":196609,"winners":[0],"gross":1450,"takeout":0,"paid":1450,"x":1.933,"refunded":false}
+//	← {"type":"payout","t":1671382880000000,"n":2,"prediction":90210,"pool":196609,"outcome":0,"amount":250,"payout":483,"balance":100233}
+//	→ {"type":"stake","id":5,"pool":196609,"outcome":0,"amount":250}
+//	← {"type":"refused","id":5,"t":1671382881000000,"n":3,"code":"pool_settled","reason":"the pool is settled; choose an open one"}
+//
+// Unknown members of a request are ignored; unknown types of a message should be ignored by clients.
+package proto

@@ -1,0 +1,141 @@
+package proto
+
+// Refusal says why a request was not carried out. Nothing changed: a refusal leaves no
+// trace in the journal. Accepted is the zero value.
+type Refusal uint8
+
+// The refusals, in the order in which a request meets them.
+const (
+	Accepted Refusal = iota
+
+	// By the engine.
+	RefusedMalformed
+	RefusedRequestUnknown
+	RefusedHelloMissing
+	RefusedHelloAgain
+	RefusedTokenInvalid
+	RefusedGuests
+	RefusedBusy
+	RefusedGameNotJoined
+	RefusedJoinsMany
+
+	// By an account's shard.
+	RefusedAccountUnknown
+	RefusedAccountExists
+	RefusedAmountInvalid
+	RefusedRequestReused
+	RefusedTicketsMany
+	RefusedFundsShort
+	RefusedBalanceFull
+	RefusedFollowSelf
+	RefusedFollowsMany
+
+	// By a game's shard.
+	RefusedGameUnknown
+	RefusedGameExists
+	RefusedGameEnded
+	RefusedPoolUnknown
+	RefusedPoolLocked
+	RefusedPoolSettled
+	RefusedPoolVoided
+	RefusedOutcomeUnknown
+	RefusedStakeSmall
+	RefusedStakeLarge
+	RefusedPoolFull
+	RefusedPoolUnsold
+	RefusedPoolOpen
+
+	// By a game's shard, to whoever runs it.
+	RefusedTextInvalid
+	RefusedOutcomesCount
+	RefusedWinners
+	RefusedIntervalShort
+	RefusedLockPast
+	RefusedRules
+	RefusedPoolsMany
+	RefusedTemplate
+	RefusedEventInvalid
+
+	refusals
+)
+
+// refusalTable is the rule book as a player meets it: a stable code, and a sentence that
+// says what to do.
+var refusalTable = [refusals]struct{ code, reason string }{
+	Accepted:              {"", ""},
+	RefusedMalformed:      {"malformed", "the message is not a request of this protocol; send one JSON object with type and id"},
+	RefusedRequestUnknown: {"request_unknown", "there is no request of this type"},
+	RefusedHelloMissing:   {"hello_missing", "say hello with a token first"},
+	RefusedHelloAgain:     {"hello_again", "this connection has said hello already; open another one for another account"},
+	RefusedTokenInvalid:   {"token_invalid", "the token is not valid here or has expired; ask for a new one"},
+	RefusedGuests:         {"guests_refused", "this server takes no guests; say hello with a token"},
+	RefusedBusy:           {"busy", "the server is busy; send the request again in a second"},
+	RefusedGameNotJoined:  {"game_not_joined", "you are not in this game; join it first"},
+	RefusedJoinsMany:      {"joins_many", "you are in too many games; leave one first"},
+	RefusedAccountUnknown: {"account_unknown", "there is no such account"},
+	RefusedAccountExists:  {"account_exists", "an account with this id exists already"},
+	RefusedAmountInvalid:  {"amount_invalid", "an amount is a whole number of units from 1 to 9007199254740991"},
+	RefusedRequestReused:  {"request_reused", "this id was used for another stake; choose a new one"},
+	RefusedTicketsMany:    {"predictions_many", "you have too many open predictions; wait until some are settled"},
+	RefusedFundsShort:     {"funds_short", "your balance does not cover this amount"},
+	RefusedBalanceFull:    {"balance_full", "the balance would exceed 9007199254740991 units"},
+	RefusedFollowSelf:     {"follow_self", "you cannot follow yourself"},
+	RefusedFollowsMany:    {"follows_many", "you follow too many players; unfollow one first"},
+	RefusedGameUnknown:    {"game_unknown", "there is no such game"},
+	RefusedGameExists:     {"game_exists", "a game with this id exists already"},
+	RefusedGameEnded:      {"game_ended", "the game has ended"},
+	RefusedPoolUnknown:    {"pool_unknown", "there is no such pool"},
+	RefusedPoolLocked:     {"pool_locked", "the pool is locked; choose an open one"},
+	RefusedPoolSettled:    {"pool_settled", "the pool is settled; choose an open one"},
+	RefusedPoolVoided:     {"pool_voided", "the pool was voided and stakes were returned; choose an open one"},
+	RefusedOutcomeUnknown: {"outcome_unknown", "the pool has no such outcome; outcomes count from 0"},
+	RefusedStakeSmall:     {"stake_small", "the stake is below the pool's minimum"},
+	RefusedStakeLarge:     {"stake_large", "the stake is above the pool's maximum"},
+	RefusedPoolFull:       {"pool_full", "the pool cannot take this much more"},
+	RefusedPoolUnsold:     {"pool_unsold", "this pool does not buy back; only dynamic pools do"},
+	RefusedPoolOpen:       {"pool_open", "the pool is still open; lock it first"},
+	RefusedTextInvalid:    {"text_invalid", "a name or text is empty, too long or not UTF-8"},
+	RefusedOutcomesCount:  {"outcomes_count", "a pool has 2 to 64 outcomes"},
+	RefusedWinners:        {"winners_invalid", "name the winning outcome of the pool, exactly one"},
+	RefusedIntervalShort:  {"interval_short", "a batching interval is from 100 ms to 60 s"},
+	RefusedLockPast:       {"lock_past", "the lock time is in the past"},
+	RefusedRules:          {"rules_invalid", "the pool's rules are out of range; takeout is 0 to 5000 basis points, limits are amounts, min not above max"},
+	RefusedPoolsMany:      {"pools_many", "the game cannot open more pools"},
+	RefusedTemplate:       {"template_invalid", "a question template does not compile"},
+	RefusedEventInvalid:   {"event_invalid", "the event has no kind, a team other than 0, 1 or 2, or a text that is too long"},
+}
+
+// Code is the refusal's stable name on the wire, as in "pool_locked".
+func (r Refusal) Code() string {
+	if r >= refusals {
+		return "unknown"
+	}
+	return refusalTable[r].code
+}
+
+// Reason is a sentence for the player that says what to do.
+func (r Refusal) Reason() string {
+	if r >= refusals {
+		return ""
+	}
+	return refusalTable[r].reason
+}
+
+// Refusals returns every refusal there is.
+func Refusals() []Refusal {
+	all := make([]Refusal, 0, refusals-1)
+	for r := Accepted + 1; r < refusals; r++ {
+		all = append(all, r)
+	}
+	return all
+}
+
+// RefusalOf finds the refusal with this code; ok is false when there is none.
+func RefusalOf(code string) (r Refusal, ok bool) {
+	for r := Accepted + 1; r < refusals; r++ {
+		if refusalTable[r].code == code {
+			return r, true
+		}
+	}
+	return Accepted, false
+}

@@ -1,0 +1,331 @@
+package proto
+
+import (
+	"bytes"
+	"encoding/json"
+	"math"
+)
+
+// RequestType is what a client asks for.
+type RequestType uint8
+
+// The requests, with the members that each one reads besides type and id.
+const (
+	RequestNone        RequestType = iota
+	RequestHello                   // token, or guest: a name for a new guest account
+	RequestGames                   //
+	RequestJoin                    // game
+	RequestLeave                   // game
+	RequestPools                   // game
+	RequestStake                   // pool, outcome, amount
+	RequestSell                    // pool, outcome, amount: shares
+	RequestAccount                 //
+	RequestPredictions             //
+	RequestFriends                 // pool
+	RequestFollow                  // account
+	RequestUnfollow                // account
+	RequestPresence                // game
+	RequestTime                    // sent
+)
+
+var requestTypes = names{"", "hello", "games", "join", "leave", "pools", "stake", "sell", "account", "predictions",
+	"friends", "follow", "unfollow", "presence", "time"}
+
+func (t RequestType) String() string { return requestTypes.of(uint8(t)) }
+
+// Request is one request of a client. Members that were not sent are zero, but an
+// absent Outcome is OutcomeNone. Numbers outside of their range are read as what the market
+// refuses: ids as 0, outcomes as OutcomeNone, amounts saturated.
+type Request struct {
+	Type    RequestType
+	Outcome Outcome
+	ID      RequestID
+	Game    GameID
+	Pool    PoolID
+	Account AccountID
+	Amount  Amount
+	Sent    Time
+	Token   string
+	Guest   string
+}
+
+// Parse reads one JSON text. It returns Accepted, or why the text is no request; then ID is what
+// could be read of it. Parse keeps nothing of b and allocates nothing for the requests that come often.
+func (r *Request) Parse(b []byte) Refusal {
+	*r = Request{Outcome: OutcomeNone}
+	if refusal, ok := r.parseStrict(b); ok {
+		return refusal
+	}
+	return r.parseAny(b)
+}
+
+// parseStrict reads a flat object of known members, integers and plain strings. For anything
+// else it returns ok = false, and parseAny decides.
+func (r *Request) parseStrict(b []byte) (refusal Refusal, ok bool) {
+	*r = Request{Outcome: OutcomeNone}
+	typed := false
+	s := scanner{b: b}
+	if !s.take('{') {
+		return 0, false
+	}
+	for {
+		key, ok := s.word()
+		if !ok || !s.take(':') {
+			return 0, false
+		}
+		switch string(key) {
+		case "type":
+			word, ok := s.word()
+			if !ok {
+				return 0, false
+			}
+			r.Type, typed = requestType(word), true
+		case "token", "guest":
+			word, ok := s.word()
+			if !ok {
+				return 0, false
+			}
+			if key[0] == 't' {
+				r.Token = string(word)
+			} else {
+				r.Guest = string(word)
+			}
+		default:
+			n, ok := s.integer()
+			if !ok || !r.set(key, n) {
+				return 0, false
+			}
+		}
+		if s.take(',') {
+			continue
+		}
+		if !s.take('}') || !s.done() {
+			return 0, false
+		}
+		return r.check(typed), true
+	}
+}
+
+// set stores a number; it returns false where there is no such member.
+func (r *Request) set(key []byte, n int64) bool {
+	switch string(key) {
+	case "id":
+		r.ID = RequestID(identifier(n))
+	case "game":
+		r.Game = GameID(identifier(n))
+	case "pool":
+		r.Pool = PoolID(identifier(n))
+	case "account":
+		r.Account = AccountID(identifier(n))
+	case "outcome":
+		r.Outcome = outcome(n)
+	case "amount":
+		r.Amount = Amount(n)
+	case "sent":
+		r.Sent = Time(n)
+	default:
+		return false
+	}
+	return true
+}
+
+func identifier(n int64) uint64 {
+	if n < 0 || n > integerMax {
+		return 0
+	}
+	return uint64(n)
+}
+
+func outcome(n int64) Outcome {
+	if n < 0 || n >= OutcomesMax {
+		return OutcomeNone
+	}
+	return Outcome(n)
+}
+
+func requestType(word []byte) RequestType {
+	for t := RequestHello; int(t) < len(requestTypes); t++ {
+		if requestTypes[t] == string(word) {
+			return t
+		}
+	}
+	return RequestNone
+}
+
+// check applies the rules that hold for every request.
+func (r *Request) check(typed bool) Refusal {
+	switch {
+	case !typed || r.ID == 0:
+		return RefusedMalformed
+	case r.Type == RequestNone:
+		return RefusedRequestUnknown
+	}
+	return Accepted
+}
+
+// parseAny is the slow way: encoding/json, which knows escapes, unknown members and every kind of error.
+func (r *Request) parseAny(b []byte) Refusal {
+	var any struct {
+		Type                                           *string
+		Token, Guest                                   string
+		ID, Game, Pool, Account, Outcome, Amount, Sent number
+	}
+	*r = Request{Outcome: OutcomeNone}
+	err := json.Unmarshal(b, &any)
+	var bad bool
+	for _, member := range []struct {
+		key string
+		n   number
+	}{
+		{"id", any.ID}, {"game", any.Game}, {"pool", any.Pool}, {"account", any.Account}, {"outcome", any.Outcome}, {"sent", any.Sent},
+	} {
+		if member.n.sent {
+			r.set([]byte(member.key), member.n.value)
+		}
+		bad = bad || member.n.bad
+	}
+	r.Amount = Amount(any.Amount.value)
+	r.Token, r.Guest = any.Token, any.Guest
+	if any.Type != nil {
+		r.Type = requestType([]byte(*any.Type))
+	}
+	if err != nil || bad {
+		return RefusedMalformed
+	}
+	if refusal := r.check(any.Type != nil); refusal != Accepted {
+		return refusal
+	}
+	if any.Amount.bad {
+		return RefusedAmountInvalid
+	}
+	return Accepted
+}
+
+// number is a JSON integer, saturated to 64 bits. Any other JSON value makes it bad instead of
+// failing, so that the members after it are still read.
+type number struct {
+	value     int64
+	sent, bad bool
+}
+
+func (n *number) UnmarshalJSON(b []byte) error {
+	s := scanner{b: b}
+	value, ok := s.integer()
+	*n = number{value: value, sent: true, bad: !ok || !s.done()}
+	return nil
+}
+
+// scanner reads the few JSON tokens of a hot request. Each method skips white space first and leaves
+// the position alone when it returns false.
+type scanner struct {
+	b []byte
+	i int
+}
+
+func (s *scanner) space() {
+	for s.i < len(s.b) {
+		switch s.b[s.i] {
+		case ' ', '\t', '\n', '\r':
+			s.i++
+		default:
+			return
+		}
+	}
+}
+
+func (s *scanner) take(c byte) bool {
+	s.space()
+	if s.i < len(s.b) && s.b[s.i] == c {
+		s.i++
+		return true
+	}
+	return false
+}
+
+func (s *scanner) done() bool {
+	s.space()
+	return s.i == len(s.b)
+}
+
+// word reads a string of printable ASCII without escapes.
+func (s *scanner) word() ([]byte, bool) {
+	s.space()
+	if s.i >= len(s.b) || s.b[s.i] != '"' {
+		return nil, false
+	}
+	rest := s.b[s.i+1:]
+	end := bytes.IndexByte(rest, '"')
+	if end < 0 {
+		return nil, false
+	}
+	for _, c := range rest[:end] {
+		if c < ' ' || c == '\\' || c >= 0x7f {
+			return nil, false
+		}
+	}
+	s.i += end + 2
+	return rest[:end], true
+}
+
+// integer reads a JSON number without fraction and exponent, saturated to 64 bits.
+func (s *scanner) integer() (int64, bool) {
+	s.space()
+	i := s.i
+	negative := i < len(s.b) && s.b[i] == '-'
+	if negative {
+		i++
+	}
+	first := i
+	var magnitude uint64
+	for ; i < len(s.b) && s.b[i] >= '0' && s.b[i] <= '9'; i++ {
+		digit := uint64(s.b[i] - '0')
+		if magnitude > (math.MaxInt64-digit)/10 {
+			magnitude = math.MaxInt64
+			continue
+		}
+		magnitude = magnitude*10 + digit
+	}
+	switch {
+	case i == first:
+		return 0, false // no digit
+	case s.b[first] == '0' && i > first+1:
+		return 0, false // JSON has no leading zeros
+	case i < len(s.b) && (s.b[i] == '.' || s.b[i] == 'e' || s.b[i] == 'E'):
+		return 0, false
+	}
+	s.i = i
+	if negative {
+		return -int64(magnitude), true
+	}
+	return int64(magnitude), true
+}
+
+// AppendJSON appends the request as a client sends it: the members that its type reads.
+func (r *Request) AppendJSON(b []byte) []byte {
+	b = append(b, `{"type":"`...)
+	b = append(b, r.Type.String()...)
+	b = append(b, '"')
+	b = num(b, `,"id":`, r.ID)
+	switch r.Type {
+	case RequestHello:
+		if r.Token != "" {
+			b = text(b, `,"token":`, r.Token)
+		}
+		if r.Guest != "" {
+			b = text(b, `,"guest":`, r.Guest)
+		}
+	case RequestJoin, RequestLeave, RequestPools, RequestPresence:
+		b = num(b, `,"game":`, r.Game)
+	case RequestStake, RequestSell:
+		b = num(b, `,"pool":`, r.Pool)
+		b = num(b, `,"outcome":`, r.Outcome)
+		b = num(b, `,"amount":`, r.Amount)
+	case RequestFriends:
+		b = num(b, `,"pool":`, r.Pool)
+	case RequestFollow, RequestUnfollow:
+		b = num(b, `,"account":`, r.Account)
+	case RequestTime:
+		b = num(b, `,"sent":`, r.Sent)
+	}
+	return append(b, '}')
+}
