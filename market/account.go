@@ -1,0 +1,338 @@
+package market
+
+import (
+	"slices"
+	"unicode/utf8"
+
+	"tote/server/proto"
+)
+
+// live is what an account has only while the server lives: nothing here is in the journal.
+type live struct {
+	sessions []Session // who receives the private lane
+	n        uint64    // last private number
+	held     proto.Amount
+	holds    []hold // stakes in decision
+	refused  []refusedStake
+}
+
+// hold is a stake that its pool's shard decides right now. Its amount cannot be staked twice. Holds are
+// never journaled: after a crash, an undecided stake was never made.
+type hold struct {
+	refusedStake
+	repeats int // of the same request meanwhile: each is owed an answer
+}
+
+// refusedStake is a request and the refusal it got, for the request's repetition.
+type refusedStake struct {
+	request proto.RequestID
+	pool    proto.PoolID
+	outcome proto.Outcome
+	sell    bool
+	amount  proto.Amount
+	arrived proto.Time
+	reason  proto.Refusal
+}
+
+// refusedMax is how many refused stakes an account remembers, until the server restarts.
+const refusedMax = 8
+
+func (a *account) lives() *live {
+	if a.live == nil {
+		a.live = &live{}
+	}
+	return a.live
+}
+
+// free is what the account can stake.
+func (a *account) free() proto.Amount {
+	if a.live == nil {
+		return a.balance
+	}
+	return a.balance - a.live.held
+}
+
+func (s *Shard) accountCommand(c *Command) {
+	if c.Kind == OpenAccount {
+		s.openAccount(c)
+		return
+	}
+	a := s.accounts[c.Account]
+	if a == nil {
+		if c.Kind != Detach {
+			s.refuse(c, proto.RefusedAccountUnknown)
+		}
+		return
+	}
+	switch c.Kind {
+	case Stake, Sell:
+		s.stake(c, a)
+	case Attach:
+		s.attach(c, a)
+	case Detach:
+		live := a.lives()
+		live.sessions = slices.DeleteFunc(live.sessions, func(session Session) bool { return session == c.From })
+	case Deposit, Withdraw:
+		s.transfer(c, a)
+	case ShowAccount:
+		s.showAccount(c, a)
+	case ShowPredictions:
+		s.showPredictions(c, a)
+	case ShowFriends:
+		s.showFriends(c, a)
+	case Follow:
+		s.follow(c, a)
+	case Unfollow:
+		s.unfollow(c, a)
+	default:
+		assert(false, "an account's command is known")
+	}
+}
+
+func validText(text string) bool { return text != "" && len(text) <= textMax && utf8.ValidString(text) }
+
+func (s *Shard) openAccount(c *Command) {
+	opening := c.Args.(*proto.AccountOpening)
+	switch {
+	case s.accounts[c.Account] != nil:
+		s.refuse(c, proto.RefusedAccountExists)
+		return
+	case !validText(opening.Name):
+		s.refuse(c, proto.RefusedTextInvalid)
+		return
+	case opening.Deposit != 0 && !opening.Deposit.Valid():
+		s.refuse(c, proto.RefusedAmountInvalid)
+		return
+	}
+	seq := s.decideAccount(rare(recordAccountOpened, s.now, uint64(c.Account), opening))
+	a := s.accounts[c.Account]
+	if c.Attach {
+		s.attach(c, a)
+		return
+	}
+	s.answerDesk(c, &proto.Answer{Account: a.id, Balance: a.balance, Seq: seq})
+}
+
+// decideAccount appends a record and applies it.
+func (s *Shard) decideAccount(r record) proto.Seq {
+	s.record(r)
+	seq := s.commit()
+	err := s.applyAccount(seq, &r)
+	assert(err == nil, "a decided record applies")
+	return seq
+}
+
+func (s *Shard) attach(c *Command, a *account) {
+	live := a.lives()
+	if !slices.Contains(live.sessions, c.From) {
+		live.sessions = append(live.sessions, c.From)
+	}
+	s.reply(c, &proto.Welcome{ID: c.ID, T: s.now, Epoch: s.config.Epoch, Account: a.id, Name: a.name, Balance: a.free(),
+		N: live.n, Durability: s.config.Durability})
+}
+
+func (s *Shard) transfer(c *Command, a *account) {
+	change := c.Amount
+	switch {
+	case !c.Amount.Valid():
+		s.refuse(c, proto.RefusedAmountInvalid)
+		return
+	case c.Kind == Withdraw && c.Amount > a.free():
+		s.refuse(c, proto.RefusedFundsShort)
+		return
+	case c.Kind == Withdraw:
+		change = -change
+	case c.Amount > proto.AmountMax-a.balance:
+		s.refuse(c, proto.RefusedBalanceFull)
+		return
+	}
+	seq := s.decideAccount(record{kind: recordDeposited, time: s.now, id: uint64(a.id), amount: change})
+	live := a.lives()
+	live.n++
+	s.tell(a, &proto.Balance{T: s.now, N: live.n, Change: change, Balance: a.free()})
+	s.answerDesk(c, &proto.Answer{Account: a.id, Balance: a.free(), Seq: seq})
+}
+
+// tell puts a message on the account's private lane.
+func (s *Shard) tell(a *account, m proto.Message) {
+	for _, session := range a.live.sessions {
+		s.batch.Outs = append(s.batch.Outs, Out{Kind: OutMessage, To: session, Message: m})
+	}
+}
+
+// stake holds the money for a stake and asks the pool's shard. What is refused here is refused before
+// anything changed.
+func (s *Shard) stake(c *Command, a *account) {
+	live := a.lives()
+	asked := refusedStake{request: c.ID, pool: c.Pool, outcome: c.Outcome, amount: c.Amount, arrived: c.Arrived, sell: c.Kind == Sell}
+	if s.repeated(&asked, a) {
+		return
+	}
+	if asked.reason = a.refusal(&asked); asked.reason != proto.Accepted {
+		live.remember(asked)
+		s.refuseStake(a, asked.request, asked.reason)
+		return
+	}
+	if !asked.sell {
+		live.held += asked.amount
+	}
+	live.holds = append(live.holds, hold{refusedStake: asked})
+	s.write(s.market.shardOfGame(asked.pool.Game()), &letter{kind: letterDecide, sell: asked.sell, account: a.id, pool: asked.pool,
+		outcome: asked.outcome, request: asked.request, amount: asked.amount, arrived: asked.arrived})
+}
+
+// refusal is the account's side of the rules.
+func (a *account) refusal(asked *refusedStake) proto.Refusal {
+	switch {
+	case !asked.amount.Valid():
+		return proto.RefusedAmountInvalid
+	case a.open+len(a.live.holds) >= ticketsOpenMax:
+		return proto.RefusedTicketsMany
+	case !asked.sell && asked.amount > a.free():
+		return proto.RefusedFundsShort
+	}
+	return proto.Accepted
+}
+
+// repeated answers a request whose id the account has used before: the same stake gets the first answer,
+// another one is refused.
+func (s *Shard) repeated(asked *refusedStake, a *account) bool {
+	for i := len(a.tickets) - 1; i >= 0; i-- {
+		t := &a.tickets[i]
+		if t.request != asked.request {
+			continue
+		}
+		if !asked.sell && t.pool == asked.pool && t.outcome == asked.outcome && t.amount == asked.amount {
+			s.receipt(a, t, asked.arrived)
+		} else {
+			s.refuseStake(a, asked.request, proto.RefusedRequestReused)
+		}
+		return true
+	}
+	for i := range a.live.holds {
+		h := &a.live.holds[i]
+		if h.request != asked.request {
+			continue
+		}
+		if h.same(asked) {
+			h.repeats++
+		} else {
+			s.refuseStake(a, asked.request, proto.RefusedRequestReused)
+		}
+		return true
+	}
+	for i := range a.live.refused {
+		r := &a.live.refused[i]
+		if r.request != asked.request {
+			continue
+		}
+		if r.same(asked) {
+			s.refuseStake(a, asked.request, r.reason)
+		} else {
+			s.refuseStake(a, asked.request, proto.RefusedRequestReused)
+		}
+		return true
+	}
+	return false
+}
+
+func (r *refusedStake) same(other *refusedStake) bool {
+	return r.pool == other.pool && r.outcome == other.outcome && r.amount == other.amount && r.sell == other.sell
+}
+
+// remember keeps a refusal for the request's repetition.
+func (l *live) remember(r refusedStake) {
+	if len(l.refused) == refusedMax {
+		l.refused = slices.Delete(l.refused, 0, 1)
+	}
+	l.refused = append(l.refused, r)
+}
+
+// verdict ends a hold: it becomes a ticket, or is released.
+func (s *Shard) verdict(l *letter) {
+	a := s.accounts[l.account]
+	live := a.live
+	i := slices.IndexFunc(live.holds, func(h hold) bool { return h.request == l.request })
+	assert(i >= 0, "a verdict is about a hold")
+	h := live.holds[i]
+	live.holds = slices.Delete(live.holds, i, i+1)
+	if !h.sell {
+		live.held -= h.amount
+	}
+	if l.refusal != proto.Accepted {
+		h.reason = l.refusal
+		live.remember(h.refusedStake)
+		for range 1 + h.repeats {
+			s.refuseStake(a, h.request, l.refusal)
+		}
+		return
+	}
+	t := ticket{seq: l.seq, request: h.request, pool: h.pool, amount: h.amount, outcome: h.outcome}
+	a.pay(t)
+	for range 1 + h.repeats {
+		s.receipt(a, &t, h.arrived)
+	}
+}
+
+// receipt tells the account that its prediction stands.
+func (s *Shard) receipt(a *account, t *ticket, arrived proto.Time) {
+	a.live.n++
+	r := proto.Receipt{ID: t.request, T: s.now, N: a.live.n, Prediction: t.seq, Pool: t.pool, Outcome: t.outcome, Amount: t.amount,
+		Balance: a.free(), Arrived: arrived, Durability: s.config.Durability}
+	for _, session := range a.live.sessions {
+		s.batch.Outs = append(s.batch.Outs, Out{Kind: OutReceipt, To: session, Receipt: r})
+	}
+}
+
+// refuseStake tells the account that its prediction does not stand.
+func (s *Shard) refuseStake(a *account, request proto.RequestID, why proto.Refusal) {
+	a.live.n++
+	r := proto.Refused{ID: request, T: s.now, N: a.live.n, Reason: why}
+	for _, session := range a.live.sessions {
+		s.batch.Outs = append(s.batch.Outs, Out{Kind: OutRefused, To: session, Refused: r})
+	}
+}
+
+// result pays what an ended stake brought, and tells of money.
+func (s *Shard) result(l *letter) {
+	a := s.accounts[l.account]
+	ended := a.end(result{account: l.account, seq: l.seq, pool: l.pool, outcome: l.outcome, amount: l.amount, payout: l.payout, state: l.state})
+	assert(ended, "a result is about an open ticket")
+	live := a.lives()
+	switch l.state {
+	case proto.PredictionWon:
+		live.n++
+		s.tell(a, &proto.Payout{T: s.now, N: live.n, Prediction: l.seq, Pool: l.pool, Outcome: l.outcome, Amount: l.amount,
+			Payout: l.payout, Balance: a.free()})
+	case proto.PredictionRefunded:
+		live.n++
+		s.tell(a, &proto.Refund{T: s.now, N: live.n, Prediction: l.seq, Pool: l.pool, Outcome: l.outcome, Amount: l.amount,
+			Balance: a.free()})
+	}
+}
+
+func (s *Shard) showAccount(c *Command, a *account) {
+	m := &proto.Account{ID: c.ID, T: s.now, Account: a.id, Name: a.name, Balance: a.free(), Held: a.balance - a.free(),
+		Following: slices.Clone(a.following)}
+	for i := range a.tickets {
+		if a.tickets[i].state == proto.PredictionOpen {
+			m.Staked += a.tickets[i].amount
+		}
+	}
+	if a.live != nil {
+		m.N = a.live.n
+	}
+	s.reply(c, m)
+}
+
+func (s *Shard) showPredictions(c *Command, a *account) {
+	m := &proto.Predictions{ID: c.ID, T: s.now, Predictions: make([]proto.Prediction, len(a.tickets))}
+	for i, t := range a.tickets {
+		m.Predictions[i] = proto.Prediction{Prediction: t.seq, ID: t.request, Pool: t.pool, Outcome: t.outcome, Amount: t.amount,
+			State: t.state, Payout: t.payout}
+	}
+	if a.live != nil {
+		m.N = a.live.n
+	}
+	s.reply(c, m)
+}

@@ -1,0 +1,75 @@
+package market
+
+import (
+	"testing"
+
+	"tote/server/proto"
+)
+
+// discard is a journal that only counts, so that a benchmark measures the market.
+type discard struct{ seq uint64 }
+
+func (j *discard) Append(_ []byte, n int) uint64 {
+	first := j.seq + 1
+	j.seq += uint64(n)
+	return first
+}
+
+// The way of a stake through the market: two shards' turns, a record, a receipt. Time per stake.
+func BenchmarkStake(b *testing.B) {
+	for _, shards := range []int{1, 2} {
+		b.Run(map[int]string{1: "one shard", 2: "two shards"}[shards], func(b *testing.B) {
+			journal := &discard{}
+			receipts := 0
+			m, err := New(Config{Shards: shards, Journal: journal, Now: func() proto.Time { return start },
+				Deliver: func(batch *Batch) { receipts += len(batch.Outs) }}, NewReplica())
+			if err != nil {
+				b.Fatal(err)
+			}
+			m.Durable(1 << 60)
+			const players = 1000
+			turns := func() {
+				for again := true; again; again = !m.settled() {
+					for _, s := range m.shards {
+						s.turn(start)
+					}
+				}
+			}
+			game := m.NextGame()
+			m.Submit(&Command{Kind: OpenGame, Game: game, Args: &proto.GameOpening{Name: "g"}})
+			turns()
+			for i := range players {
+				m.Submit(&Command{Kind: OpenAccount, From: session(i), Account: m.NextAccount(), Attach: true, Args: &proto.AccountOpening{Name: "p", Deposit: 1 << 50}})
+			}
+			turns()
+			fresh := func(round int) proto.PoolID {
+				m.Submit(&Command{Kind: OpenPool, Game: game, Args: &proto.PoolOpening{Question: "?", Labels: []string{"a", "b"}}})
+				turns()
+				return proto.NewPoolID(game, uint32(round))
+			}
+			b.ReportAllocs()
+			b.ResetTimer()
+			var pool proto.PoolID
+			request := proto.RequestID(0)
+			for i := 0; b.Loop(); i++ {
+				if i%(players*100) == 0 { // no account gathers more than 100 open tickets
+					b.StopTimer()
+					if pool != 0 {
+						m.Submit(&Command{Kind: VoidPool, Pool: pool, Args: &proto.Voiding{Reason: "next round"}})
+					}
+					pool = fresh(i/(players*100) + 1)
+					b.StartTimer()
+				}
+				request++
+				m.Submit(&Command{Kind: Stake, From: session(i % players), Account: proto.AccountID(1 + i%players), ID: request, Pool: pool, Outcome: proto.Outcome(i % 2), Amount: 5})
+				if i%64 == 63 {
+					turns()
+				}
+			}
+			turns()
+			if receipts < b.N {
+				b.Fatalf("%d receipts for %d stakes", receipts, b.N)
+			}
+		})
+	}
+}

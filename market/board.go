@@ -1,0 +1,102 @@
+package market
+
+import (
+	"slices"
+
+	"tote/server/proto"
+)
+
+// board is how a game shows its odds: collected, and published at most once per interval. The first change
+// after a quiet interval is published in the turn that made it; later ones wait for the interval to pass. The
+// shard that owns the game is the only one who publishes, so two distributions in one interval cannot be.
+type board struct {
+	seq       uint64     // of the last broadcast; the number of a lifetime of the server
+	published proto.Time // last distribution
+	due       proto.Time // next distribution; 0: nothing has changed
+}
+
+// next numbers a broadcast.
+func (b *board) next() uint64 {
+	b.seq++
+	return b.seq
+}
+
+// change marks a pool to be published.
+func (s *Shard) change(p *pool) {
+	p.changed = true
+	g := s.games[p.id.Game()]
+	if g.board.due != 0 {
+		return
+	}
+	g.board.due = max(s.now, g.board.published+g.opening.Interval)
+	s.agenda.add(appointment{at: g.board.due, kind: publishGame, game: g.id})
+}
+
+// publish broadcasts the odds of each pool that changed since the last time.
+func (s *Shard) publish(id proto.GameID, due proto.Time) {
+	g := s.games[id]
+	if g == nil || g.board.due != due {
+		return
+	}
+	g.board.due, g.board.published = 0, s.now
+	for _, p := range g.pools {
+		if !p.changed {
+			continue
+		}
+		p.changed = false
+		s.broadcast(id, &proto.Odds{T: s.now, Game: id, Seq: g.board.next(), Pool: p.id, Counts: s.seen, Odds: p.odds()})
+	}
+}
+
+// odds are what stands on each outcome.
+func (p *pool) odds() []proto.Odd {
+	net := p.net()
+	odds := make([]proto.Odd, len(p.outcomes))
+	for i, on := range p.outcomes {
+		odds[i] = proto.Odd{Staked: on.staked, Backers: on.backers, Multiplier: proto.NewMultiplier(net, on.staked)}
+	}
+	return odds
+}
+
+func (p *pool) show() proto.Pool {
+	return proto.Pool{Pool: p.id, Question: p.opening.Question, Labels: p.opening.Labels, State: p.state, LocksAt: p.opening.LocksAt,
+		Takeout: p.opening.Takeout, Odds: p.odds(), Winners: slices.Clone(p.winners)}
+}
+
+func (g *game) showPools() []proto.Pool {
+	pools := make([]proto.Pool, len(g.pools))
+	for i, p := range g.pools {
+		pools[i] = p.show()
+	}
+	return pools
+}
+
+func (g *game) show() proto.Game {
+	return proto.Game{Game: g.id, Name: g.opening.Name, State: g.state, Teams: g.opening.Teams, Score: g.score, Minute: g.minute,
+		Interval: g.opening.Interval}
+}
+
+// showGame tells all loops of a game's state, whether or not anybody has joined it.
+func (s *Shard) showGame(g *game) {
+	s.broadcast(g.id, &proto.GameChanged{T: s.now, Seq: g.board.next(), Game: g.show()})
+}
+
+// announce shows all games and puts their deadlines on the agenda, before the first turn.
+func (s *Shard) announce() {
+	s.now = s.config.Now()
+	for _, id := range sortedKeys(s.games) {
+		g := s.games[id]
+		s.showGame(g)
+		if g.state == proto.GameEnded {
+			s.agenda.add(appointment{at: s.now + s.config.ArchiveAfter, kind: archiveGame, game: id})
+		}
+		for _, p := range g.pools {
+			switch {
+			case p.state == proto.PoolOpen && p.opening.LocksAt != 0:
+				s.agenda.add(appointment{at: p.opening.LocksAt, kind: lockPool, pool: p.id})
+			case p.state == proto.PoolLocked:
+				s.agenda.add(appointment{at: p.locked + s.config.VoidAfter, kind: voidPool, pool: p.id})
+			}
+		}
+	}
+}

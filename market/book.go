@@ -1,0 +1,368 @@
+package market
+
+import (
+	"fmt"
+	"slices"
+
+	"tote/server/market/rules"
+	"tote/server/proto"
+)
+
+// book is what the journal's records add up to: the durable part of the market. A shard keeps the book of
+// its own accounts and games; a Replica keeps the book of all. Only the apply methods change it, in both, so
+// that what a shard does and what recovery does is one piece of code.
+type book struct {
+	accounts map[proto.AccountID]*account
+	games    map[proto.GameID]*game
+
+	// Σ accounts + Σ unsettled pools + house = deposits − withdrawals, where one book holds all.
+	house       proto.Amount // takeout of settled pools
+	deposits    proto.Amount
+	withdrawals proto.Amount
+}
+
+// account is a player's money and predictions.
+type account struct {
+	id        proto.AccountID
+	name      string
+	balance   proto.Amount // ≥ 0
+	tickets   []ticket     // by sequence number: all open ones, and the last closedMax closed ones
+	open      int          // tickets that are
+	following []proto.Friend
+	live      *live // nil in a replica
+}
+
+// ticket is a prediction on its owner's side.
+type ticket struct {
+	seq     proto.Seq
+	request proto.RequestID
+	pool    proto.PoolID
+	amount  proto.Amount
+	payout  proto.Amount
+	outcome proto.Outcome
+	state   proto.PredictionState
+}
+
+// game is a live event.
+type game struct {
+	id       proto.GameID
+	opening  proto.GameOpening
+	state    proto.GameState
+	minute   uint16
+	score    [2]uint16
+	ended    proto.Time
+	pools    []*pool // pools[n-1] has the id NewPoolID(id, n)
+	programs []*rules.Program
+	board    board // of the live shard
+}
+
+// pool is a question of a game.
+type pool struct {
+	id       proto.PoolID
+	opening  poolOpening
+	state    proto.PoolState
+	locked   proto.Time // stakes that arrived later do not count; 0 while open
+	gross    proto.Amount
+	outcomes []standing
+	stakes   []stake                    // in order of acceptance; nil once settled or voided
+	backed   map[proto.AccountID]uint64 // outcomes that an account backs, a bit each
+	winners  []proto.Outcome
+	paid     proto.Amount
+	changed  bool // since the last distribution; of the live shard
+}
+
+// standing is what stands on an outcome.
+type standing struct {
+	staked  proto.Amount
+	backers uint32
+}
+
+// stake is a prediction on its pool's side.
+type stake struct {
+	seq     proto.Seq
+	account proto.AccountID
+	amount  proto.Amount
+	outcome proto.Outcome
+}
+
+// result ends one stake: the account's side of a settlement.
+type result struct {
+	account proto.AccountID
+	seq     proto.Seq
+	pool    proto.PoolID
+	outcome proto.Outcome
+	state   proto.PredictionState
+	amount  proto.Amount
+	payout  proto.Amount // what the account gets back in all
+}
+
+// closedMax is how many ended predictions an account remembers, to list them and to recognise a
+// repeated request.
+const closedMax = 32
+
+func newBook() book {
+	return book{accounts: map[proto.AccountID]*account{}, games: map[proto.GameID]*game{}}
+}
+
+func (b *book) pool(id proto.PoolID) *pool {
+	g := b.games[id.Game()]
+	n := uint64(id) % (proto.PoolsMax + 1)
+	if g == nil || n == 0 || n > uint64(len(g.pools)) {
+		return nil
+	}
+	return g.pools[n-1]
+}
+
+// ofAccount tells the records of an account's shard from those of a game's.
+func (r *record) ofAccount() bool {
+	switch r.kind {
+	case recordAccountOpened, recordDeposited, recordFollowed, recordUnfollowed:
+		return true
+	}
+	return false
+}
+
+// applyAccount applies a record that an account's shard decided.
+func (b *book) applyAccount(seq proto.Seq, r *record) error {
+	id := proto.AccountID(r.id)
+	a := b.accounts[id]
+	if r.kind == recordAccountOpened {
+		var opening proto.AccountOpening
+		if err := r.read(&opening); err != nil {
+			return err
+		}
+		if a != nil {
+			return fmt.Errorf("apply record %d: account %d exists already", seq, id)
+		}
+		b.accounts[id] = &account{id: id, name: opening.Name, balance: opening.Deposit}
+		b.deposits += opening.Deposit
+		return nil
+	}
+	if a == nil {
+		return fmt.Errorf("apply record %d: there is no account %d", seq, id)
+	}
+	switch r.kind {
+	case recordDeposited:
+		a.balance += r.amount
+		if r.amount > 0 {
+			b.deposits += r.amount
+		} else {
+			b.withdrawals -= r.amount
+		}
+	case recordFollowed:
+		a.following = append(a.following, proto.Friend{Account: r.other, Name: r.name})
+	case recordUnfollowed:
+		a.following = slices.DeleteFunc(a.following, func(f proto.Friend) bool { return f.Account == r.other })
+	}
+	return nil
+}
+
+// applyGame applies a record that a game's shard decided, and passes on how it ends stakes.
+func (b *book) applyGame(seq proto.Seq, r *record, end func(result)) error {
+	switch r.kind {
+	case recordGameOpened:
+		g := &game{id: proto.GameID(r.id)}
+		if err := r.read(&g.opening); err != nil {
+			return err
+		}
+		return b.addGame(g)
+	case recordPoolOpened:
+		p := &pool{id: proto.PoolID(r.id)}
+		if err := r.read(&p.opening); err != nil {
+			return err
+		}
+		g := b.games[p.id.Game()]
+		if g == nil || p.id != proto.NewPoolID(g.id, uint32(len(g.pools)+1)) {
+			return fmt.Errorf("apply record %d: pool %d does not follow the pools of its game", seq, p.id)
+		}
+		p.outcomes = make([]standing, len(p.opening.Labels))
+		p.backed = map[proto.AccountID]uint64{}
+		g.pools = append(g.pools, p)
+	case recordHappened:
+		var e proto.Event
+		if err := r.read(&e); err != nil {
+			return err
+		}
+		g := b.games[proto.GameID(r.id)]
+		if g == nil {
+			return fmt.Errorf("apply record %d: there is no game %d", seq, r.id)
+		}
+		g.happen(&e)
+	case recordArchived:
+		delete(b.games, proto.GameID(r.id))
+	default:
+		return b.applyPool(seq, r, end)
+	}
+	return nil
+}
+
+// addGame compiles the game's templates and adds it.
+func (b *book) addGame(g *game) error {
+	programs, err := compile(&g.opening)
+	if err != nil {
+		return fmt.Errorf("open game %d: %w", g.id, err)
+	}
+	g.programs = programs
+	b.games[g.id] = g
+	return nil
+}
+
+func compile(opening *proto.GameOpening) ([]*rules.Program, error) {
+	programs := make([]*rules.Program, len(opening.Templates))
+	for i, t := range opening.Templates {
+		p, err := rules.Compile(t, rules.Game{Teams: opening.Teams, Shortlist: opening.Shortlist})
+		if err != nil {
+			return nil, err
+		}
+		programs[i] = p
+	}
+	return programs, nil
+}
+
+func (b *book) applyPool(seq proto.Seq, r *record, end func(result)) error {
+	p := b.pool(proto.PoolID(r.id))
+	if p == nil {
+		return fmt.Errorf("apply record %d: there is no pool %d", seq, r.id)
+	}
+	switch r.kind {
+	case recordLocked:
+		var locking proto.Locking
+		if err := r.read(&locking); err != nil {
+			return err
+		}
+		p.state, p.locked = proto.PoolLocked, locking.At
+	case recordSettled:
+		var settlement proto.Settlement
+		if err := r.read(&settlement); err != nil {
+			return err
+		}
+		b.house += p.settle(settlement.Winners, end)
+	case recordVoided:
+		p.void(end)
+	default:
+		return fmt.Errorf("apply record %d: unknown kind %d; was this journal written by a newer server?", seq, r.kind)
+	}
+	return nil
+}
+
+// happen moves the game along. The kinds kickoff and end start and end it.
+func (g *game) happen(e *proto.Event) {
+	switch e.Kind {
+	case "kickoff":
+		g.state = proto.GameLive
+	case "end":
+		g.state, g.ended = proto.GameEnded, e.At
+	}
+	g.minute, g.score = e.Minute, e.Score
+}
+
+// take adds an accepted stake.
+func (p *pool) take(s stake) {
+	p.stakes = append(p.stakes, s)
+	p.gross += s.amount
+	on := &p.outcomes[s.outcome]
+	on.staked += s.amount
+	if before, bit := p.backed[s.account], uint64(1)<<s.outcome; before&bit == 0 {
+		p.backed[s.account] = before | bit
+		on.backers++
+	}
+}
+
+// net is what the winners share.
+func (p *pool) net() proto.Amount { return p.gross - takeout(p.gross, p.opening.Takeout) }
+
+// settle ends every stake of the pool and returns what the house keeps. Where nobody backed the winner,
+// all stakes are refunded and the house keeps nothing.
+func (p *pool) settle(winners []proto.Outcome, end func(result)) (house proto.Amount) {
+	winner := winners[0]
+	p.winners = winners
+	if p.outcomes[winner].staked == 0 {
+		p.refund(end)
+		p.state = proto.PoolSettled
+		return 0
+	}
+	winning := make([]proto.Amount, 0, len(p.stakes))
+	for i := range p.stakes {
+		if p.stakes[i].outcome == winner {
+			winning = append(winning, p.stakes[i].amount)
+		}
+	}
+	p.paid = p.net()
+	payouts := splitExact(p.paid, winning)
+	for _, s := range p.stakes {
+		r := result{account: s.account, seq: s.seq, pool: p.id, outcome: s.outcome, amount: s.amount, state: proto.PredictionLost}
+		if s.outcome == winner {
+			r.state, r.payout, payouts = proto.PredictionWon, payouts[0], payouts[1:]
+		}
+		end(r)
+	}
+	p.close(proto.PoolSettled)
+	return p.gross - p.paid
+}
+
+func (p *pool) void(end func(result)) {
+	p.refund(end)
+	p.state = proto.PoolVoided
+}
+
+func (p *pool) refund(end func(result)) {
+	for _, s := range p.stakes {
+		end(result{account: s.account, seq: s.seq, pool: p.id, outcome: s.outcome, amount: s.amount,
+			state: proto.PredictionRefunded, payout: s.amount})
+	}
+	p.close(p.state)
+}
+
+// close drops what only an open pool needs.
+func (p *pool) close(state proto.PoolState) {
+	p.state, p.stakes, p.backed = state, nil, nil
+}
+
+// done reports whether the pool holds no money any more.
+func (p *pool) done() bool { return p.state == proto.PoolSettled || p.state == proto.PoolVoided }
+
+// refunded reports whether a settled pool had stakes but none on the winner.
+func (p *pool) refunded() bool { return p.state == proto.PoolSettled && p.gross > 0 && p.paid == 0 }
+
+// pay turns an accepted stake into a ticket. Acceptances of two shards may come out of order; the
+// tickets are kept in the journal's.
+func (a *account) pay(t ticket) {
+	assert(a.balance >= t.amount, "a stake is covered")
+	a.balance -= t.amount
+	i := len(a.tickets)
+	for i > 0 && a.tickets[i-1].seq > t.seq {
+		i--
+	}
+	a.tickets = slices.Insert(a.tickets, i, t)
+	a.open++
+}
+
+// end closes a ticket; it returns false where the account has none such.
+func (a *account) end(r result) bool {
+	i, ok := slices.BinarySearchFunc(a.tickets, r.seq, func(t ticket, seq proto.Seq) int {
+		switch {
+		case t.seq < seq:
+			return -1
+		case t.seq > seq:
+			return 1
+		}
+		return 0
+	})
+	if !ok || a.tickets[i].state != proto.PredictionOpen {
+		return false
+	}
+	a.tickets[i].state, a.tickets[i].payout = r.state, r.payout
+	a.balance += r.payout
+	a.open--
+	if len(a.tickets)-a.open > closedMax {
+		a.forget()
+	}
+	return true
+}
+
+// forget drops the oldest closed ticket. So what is left of them is the last closedMax by sequence
+// number, in whatever order they closed.
+func (a *account) forget() {
+	i := slices.IndexFunc(a.tickets, func(t ticket) bool { return t.state != proto.PredictionOpen })
+	a.tickets = slices.Delete(a.tickets, i, i+1)
+}

@@ -1,0 +1,117 @@
+package market
+
+import "tote/server/proto"
+
+// Session names a connection of the engine. The market passes it back with each answer and looks
+// only at its loop.
+//
+//	63        52 51              28 27               0
+//	┌───────────┬──────────────────┬─────────────────┐
+//	│ loop      │ generation, ≥ 1  │ slot            │
+//	└───────────┴──────────────────┴─────────────────┘
+type Session uint64
+
+// Widths of a Session's parts.
+const (
+	sessionSlotBits       = 28
+	sessionGenerationBits = 24
+	SessionSlots          = 1 << sessionSlotBits
+	SessionGenerations    = 1 << sessionGenerationBits
+	SessionLoops          = 1<<12 - 1
+	// DeskLoop is the loop of the operators' desk, which is none of the engine's.
+	DeskLoop = SessionLoops
+)
+
+// NewSession packs the name. The generation tells connections apart that had the slot one after the other.
+func NewSession(loop int, generation, slot uint32) Session {
+	return Session(uint64(loop)<<(sessionSlotBits+sessionGenerationBits) |
+		uint64(generation%SessionGenerations)<<sessionSlotBits | uint64(slot%SessionSlots))
+}
+
+// Loop is the loop that owns the connection.
+func (s Session) Loop() int { return int(s >> (sessionSlotBits + sessionGenerationBits)) }
+
+// Slot is the connection's place in its loop.
+func (s Session) Slot() uint32 { return uint32(s % SessionSlots) }
+
+// Generation counts the connections that had the slot.
+func (s Session) Generation() uint32 {
+	return uint32(s >> sessionSlotBits % SessionGenerations)
+}
+
+// CommandKind is what a command asks of the market.
+type CommandKind uint8
+
+// The commands. The first group goes to the shard of Account, the second to the shard of Game or of Pool's game.
+const (
+	_ CommandKind = iota
+
+	OpenAccount // Args *proto.AccountOpening; with Attach the session attaches at once
+	Deposit     // Amount
+	Withdraw    // Amount
+	Attach      // the session receives the account's private lane, and is welcomed
+	Detach      // the session is gone
+	Stake       // Pool, Outcome, Amount, ID, Arrived
+	Sell        // as Stake, Amount in shares
+	ShowAccount
+	ShowPredictions
+	ShowFriends // Pool
+	Follow      // Other
+	Unfollow    // Other
+
+	accountCommands // the line between the groups
+
+	OpenGame   // Game; Args *proto.GameOpening
+	OpenPool   // Game; Args *proto.PoolOpening
+	LockPool   // Pool; Args *proto.Locking
+	SettlePool // Pool; Args *proto.Settlement
+	VoidPool   // Pool; Args *proto.Voiding
+	PostEvent  // Game; Args *proto.Event
+	Join       // Game; answered with the game's image
+	ShowPools  // Game
+)
+
+// Command is one request to the market. Arrived is the time at which it reached the host; the market
+// judges by it and reads no clock.
+type Command struct {
+	Kind    CommandKind
+	Outcome proto.Outcome
+	Attach  bool
+	From    Session // who is answered
+	ID      proto.RequestID
+	Account proto.AccountID
+	Other   proto.AccountID
+	Game    proto.GameID
+	Pool    proto.PoolID
+	Amount  proto.Amount
+	Arrived proto.Time
+	Args    any // of the rare commands only
+}
+
+// OutKind tells which member of an Out speaks.
+type OutKind uint8
+
+// The kinds of Out.
+const (
+	OutMessage OutKind = iota // Message
+	OutReceipt                // Receipt
+	OutRefused                // Refused
+	OutAnswer                 // Answer; only ever to DeskLoop
+)
+
+// Out is one message from the market, released after what it tells is durable. Receipts and refusals, which are
+// many, are values; the rest is rare.
+type Out struct {
+	Kind    OutKind
+	To      Session      // 0: everybody who has joined Game
+	Game    proto.GameID // of a broadcast
+	Receipt proto.Receipt
+	Refused proto.Refused
+	Message proto.Message // not to be changed: other sessions may hold it too
+	Answer  *proto.Answer
+}
+
+// Batch is what one shard says at once, in order. Broadcasts of one game that belong together stand together.
+type Batch struct {
+	Outs []Out
+}

@@ -1,0 +1,247 @@
+package market
+
+import (
+	"slices"
+	"unicode/utf8"
+
+	"tote/server/proto"
+)
+
+// decide is the pool's side of a stake.
+func (s *Shard) decide(l *letter) {
+	p := s.pool(l.pool)
+	verdict := letter{kind: letterVerdict, account: l.account, request: l.request, refusal: p.refusal(l)}
+	if verdict.refusal == proto.Accepted {
+		s.record(record{kind: recordStaked, time: s.now, id: uint64(l.account), pool: l.pool, request: l.request,
+			arrived: l.arrived, amount: l.amount, outcome: l.outcome})
+		verdict.seq = s.commit()
+		p.take(stake{seq: verdict.seq, account: l.account, amount: l.amount, outcome: l.outcome})
+		s.change(p)
+	}
+	s.write(s.market.shardOfAccount(l.account), &verdict)
+}
+
+// refusal is the pool's side of the rules. The arrival at the host decides, not the time at which the
+// shard gets to it.
+func (p *pool) refusal(l *letter) proto.Refusal {
+	switch {
+	case p == nil:
+		return proto.RefusedPoolUnknown
+	case l.sell:
+		return proto.RefusedPoolUnsold
+	case p.state == proto.PoolSettled:
+		return proto.RefusedPoolSettled
+	case p.state == proto.PoolVoided:
+		return proto.RefusedPoolVoided
+	case p.state == proto.PoolLocked, p.opening.LocksAt != 0 && l.arrived > p.opening.LocksAt:
+		return proto.RefusedPoolLocked
+	case int(l.outcome) >= len(p.outcomes):
+		return proto.RefusedOutcomeUnknown
+	case l.amount < p.opening.StakeMin:
+		return proto.RefusedStakeSmall
+	case p.opening.StakeMax != 0 && l.amount > p.opening.StakeMax:
+		return proto.RefusedStakeLarge
+	case l.amount > proto.AmountMax-p.gross:
+		return proto.RefusedPoolFull
+	}
+	return proto.Accepted
+}
+
+func (s *Shard) gameCommand(c *Command) {
+	if c.Kind == OpenGame {
+		s.openGame(c)
+		return
+	}
+	id := c.Game
+	if id == 0 {
+		id = c.Pool.Game()
+	}
+	g := s.games[id]
+	if g == nil {
+		if c.Game == 0 {
+			s.refuse(c, proto.RefusedPoolUnknown)
+		} else {
+			s.refuse(c, proto.RefusedGameUnknown)
+		}
+		return
+	}
+	switch c.Kind {
+	case Join:
+		s.reply(c, &proto.Joined{ID: c.ID, T: s.now, Game: g.show(), Seq: g.board.seq, Pools: g.showPools()})
+	case ShowPools:
+		s.reply(c, &proto.Pools{ID: c.ID, T: s.now, Game: g.id, Seq: g.board.seq, Pools: g.showPools()})
+	case OpenPool:
+		s.openPool(c, g)
+	case PostEvent:
+		s.postEvent(c, g)
+	default:
+		s.poolCommand(c, g)
+	}
+}
+
+// poolCommand is what an operator does to a pool by hand.
+func (s *Shard) poolCommand(c *Command, g *game) {
+	p := s.pool(c.Pool)
+	if p == nil {
+		s.refuse(c, proto.RefusedPoolUnknown)
+		return
+	}
+	var plan plan
+	var refusal proto.Refusal
+	switch c.Kind {
+	case LockPool:
+		refusal = s.planLock(&plan, p, c.Args.(*proto.Locking))
+	case SettlePool:
+		refusal = planSettle(&plan, p, c.Args.(*proto.Settlement))
+	case VoidPool:
+		refusal = planVoid(&plan, p, c.Args.(*proto.Voiding))
+	default:
+		assert(false, "a game's command is known")
+	}
+	if refusal != proto.Accepted {
+		s.refuse(c, refusal)
+		return
+	}
+	answer := s.carryOut(g, &plan)
+	answer.Pool = p.id
+	s.answerDesk(c, answer)
+}
+
+// over says what stands in the way of ending or locking a pool.
+func (p *pool) over() proto.Refusal {
+	switch p.state {
+	case proto.PoolSettled:
+		return proto.RefusedPoolSettled
+	case proto.PoolVoided:
+		return proto.RefusedPoolVoided
+	}
+	return proto.Accepted
+}
+
+func (s *Shard) planLock(to *plan, p *pool, l *proto.Locking) proto.Refusal {
+	if refusal := p.over(); refusal != proto.Accepted {
+		return refusal
+	}
+	if p.state == proto.PoolLocked {
+		return proto.RefusedPoolLocked
+	}
+	to.lock(p, s.past(l.At))
+	return proto.Accepted
+}
+
+// past is a time that an operator or a feed named: not in the future, and now where none was named.
+func (s *Shard) past(at proto.Time) proto.Time {
+	if at <= 0 || at > s.now {
+		return s.now
+	}
+	return at
+}
+
+func planSettle(to *plan, p *pool, c *proto.Settlement) proto.Refusal {
+	if refusal := p.over(); refusal != proto.Accepted {
+		return refusal
+	}
+	switch {
+	case p.state == proto.PoolOpen:
+		return proto.RefusedPoolOpen
+	case len(c.Winners) != 1 || int(c.Winners[0]) >= len(p.outcomes):
+		return proto.RefusedWinners
+	}
+	to.settle(p, c.Winners[0])
+	return proto.Accepted
+}
+
+func planVoid(to *plan, p *pool, c *proto.Voiding) proto.Refusal {
+	if refusal := p.over(); refusal != proto.Accepted {
+		return refusal
+	}
+	if !validText(c.Reason) {
+		return proto.RefusedTextInvalid
+	}
+	to.void(p, c.Reason)
+	return proto.Accepted
+}
+
+func (s *Shard) openGame(c *Command) {
+	opening := *c.Args.(*proto.GameOpening)
+	if opening.Interval == 0 {
+		opening.Interval = s.config.Interval
+	}
+	if refusal := gameRefusal(&opening); refusal != proto.Accepted {
+		s.refuse(c, refusal)
+		return
+	}
+	if s.games[c.Game] != nil {
+		s.refuse(c, proto.RefusedGameExists)
+		return
+	}
+	if _, err := compile(&opening); err != nil {
+		s.answerDesk(c, &proto.Answer{Refusal: proto.RefusedTemplate, Detail: err.Error()})
+		return
+	}
+	r := rare(recordGameOpened, s.now, uint64(c.Game), &opening)
+	s.record(r)
+	seq := s.commit()
+	s.applied(s.applyGame(seq, &r, nil))
+	g := s.games[c.Game]
+	s.showGame(g)
+	s.answerDesk(c, &proto.Answer{Game: g.id, Seq: seq})
+}
+
+// applied asserts that a record which the shard itself decided applies.
+func (s *Shard) applied(err error) { assert(err == nil, "a decided record applies") }
+
+func gameRefusal(o *proto.GameOpening) proto.Refusal {
+	switch {
+	case !validText(o.Name), slices.ContainsFunc(o.Teams[:], func(t string) bool { return t != "" && !validText(t) }),
+		len(o.Shortlist) > shortlistMax, slices.ContainsFunc(o.Shortlist, func(p string) bool { return !validText(p) }),
+		len(o.Templates) > templatesMax:
+		return proto.RefusedTextInvalid
+	case o.Interval < intervalMin || o.Interval > intervalMax:
+		return proto.RefusedIntervalShort
+	}
+	return proto.Accepted
+}
+
+func (s *Shard) openPool(c *Command, g *game) {
+	opening := *c.Args.(*proto.PoolOpening)
+	if refusal := s.openingRefusal(g, &opening); refusal != proto.Accepted {
+		s.refuse(c, refusal)
+		return
+	}
+	var plan plan
+	plan.open(g, poolOpening{PoolOpening: opening, Template: -1, Minute: g.minute, Score: g.score})
+	answer := s.carryOut(g, &plan)
+	answer.Pool = answer.Opened[0]
+	s.answerDesk(c, answer)
+}
+
+func (s *Shard) openingRefusal(g *game, o *proto.PoolOpening) proto.Refusal {
+	amount := func(a proto.Amount) bool { return a == 0 || a.Valid() }
+	switch {
+	case g.state == proto.GameEnded:
+		return proto.RefusedGameEnded
+	case len(g.pools) >= proto.PoolsMax:
+		return proto.RefusedPoolsMany
+	case len(o.Labels) < proto.OutcomesMin || len(o.Labels) > proto.OutcomesMax:
+		return proto.RefusedOutcomesCount
+	case !validText(o.Question), slices.ContainsFunc(o.Labels, func(l string) bool { return !validText(l) }):
+		return proto.RefusedTextInvalid
+	case o.Takeout > takeoutMax, !amount(o.StakeMin), !amount(o.StakeMax), o.StakeMax != 0 && o.StakeMin > o.StakeMax:
+		return proto.RefusedRules
+	case o.LocksAt != 0 && o.LocksAt <= s.now:
+		return proto.RefusedLockPast
+	}
+	return proto.Accepted
+}
+
+func eventRefusal(g *game, e *proto.Event) proto.Refusal {
+	switch {
+	case g.state == proto.GameEnded:
+		return proto.RefusedGameEnded
+	case e.Kind == "" || len(e.Kind) > kindMax || !utf8.ValidString(e.Kind), e.Team > 2,
+		len(e.Player) > textMax || !utf8.ValidString(e.Player):
+		return proto.RefusedEventInvalid
+	}
+	return proto.Accepted
+}

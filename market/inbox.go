@@ -1,0 +1,111 @@
+package market
+
+import (
+	"sync"
+
+	"tote/server/proto"
+)
+
+// inbox is where others leave commands and letters for a shard. The shard swaps both slices out whole, so
+// a lock is held for a copy of one value, and the shard is woken only when it may be asleep.
+type inbox struct {
+	mu       sync.Mutex
+	commands []Command
+	letters  []letter
+	seen     proto.Seq     // the senders of the letters had appended up to here
+	wake     chan struct{} // holds one: there is something to look at
+}
+
+// letterKind is what one shard writes to another.
+type letterKind uint8
+
+const (
+	letterDecide   letterKind = iota // to the pool: may this stake in? The account has held it
+	letterVerdict                    // to the account: refusal, or accepted as seq
+	letterResult                     // to the account: how its stake ended
+	letterAsk                        // to any shard: a question that several shards answer together
+	letterAnswered                   // back
+)
+
+// letter is a message between shards.
+type letter struct {
+	kind    letterKind
+	sell    bool
+	refusal proto.Refusal
+	state   proto.PredictionState
+	outcome proto.Outcome
+	account proto.AccountID
+	pool    proto.PoolID
+	request proto.RequestID
+	seq     proto.Seq
+	amount  proto.Amount
+	payout  proto.Amount
+	arrived proto.Time
+	asking  *asking
+}
+
+// asking is a question to other shards, and comes back as the answer. Whoever holds the letter owns it.
+type asking struct {
+	from     int            // the shard that asks
+	number   uint64         // its own number for the question
+	pool     proto.PoolID   // whose stakes are asked for; 0: only the names
+	poolOnly bool           // asks only whether the pool exists
+	accounts []proto.Friend // asked for by id; names are the answer, empty where there is no such account
+	stakes   []proto.FriendPrediction
+	missing  bool
+}
+
+func newInbox() inbox { return inbox{wake: make(chan struct{}, 1)} }
+
+func (i *inbox) submit(c *Command) bool {
+	i.mu.Lock()
+	if len(i.commands) >= inboxMax && c.Kind != Detach {
+		i.mu.Unlock()
+		return false
+	}
+	i.commands = append(i.commands, *c)
+	first := len(i.commands) == 1
+	i.mu.Unlock()
+	if first {
+		i.rouse()
+	}
+	return true
+}
+
+// post hands letters over; seen is the last record that their writer has seen.
+func (i *inbox) post(letters []letter, seen proto.Seq) {
+	i.mu.Lock()
+	i.letters = append(i.letters, letters...)
+	i.seen = max(i.seen, seen)
+	i.mu.Unlock()
+	i.rouse()
+}
+
+// rouse wakes the shard, or lets it look once more if it is awake.
+func (i *inbox) rouse() {
+	select {
+	case i.wake <- struct{}{}:
+	default:
+	}
+}
+
+// swap takes everything and leaves the two emptied slices to be filled.
+func (i *inbox) swap(commands []Command, letters []letter) ([]Command, []letter, proto.Seq) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	commands, i.commands = i.commands, commands[:0]
+	letters, i.letters = i.letters, letters[:0]
+	return commands, letters, i.seen
+}
+
+func (i *inbox) empty() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return len(i.commands) == 0 && len(i.letters) == 0
+}
+
+func (i *inbox) depth() int {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return len(i.commands)
+}

@@ -1,0 +1,259 @@
+package market
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"sync/atomic"
+
+	"tote/server/proto"
+)
+
+// Replica is a second copy of the whole market, made of nothing but committed records. Recovery builds it,
+// the journal's follower keeps it up to date, snapshots are taken from it, and it keeps the books: after every
+// record the money equation must hold.
+//
+// Owner: whoever calls it, one goroutine at a time. Totals alone may be read by all.
+type Replica struct {
+	book
+	seq      proto.Seq // last record applied
+	lastGame proto.GameID
+	sum      sums // kept up record by record
+	totals   [totals]atomic.Int64
+}
+
+// Totals are the sums of the money equation, Accounts + Pools + House = Deposits − Withdrawals, after record Seq.
+type Totals struct {
+	Seq         proto.Seq    `json:"seq"`
+	Accounts    proto.Amount `json:"accounts"`
+	Pools       proto.Amount `json:"pools"`
+	House       proto.Amount `json:"house"`
+	Deposits    proto.Amount `json:"deposits"`
+	Withdrawals proto.Amount `json:"withdrawals"`
+}
+
+const totals = 6 // fields of Totals
+
+// sums are where the money is.
+type sums struct{ accounts, pools proto.Amount }
+
+// NewReplica is an empty market.
+func NewReplica() *Replica { return &Replica{book: newBook()} }
+
+// Load reads a snapshot into an empty replica.
+func (r *Replica) Load(from io.Reader) error {
+	if err := r.restore(bufio.NewReaderSize(from, 1<<16)); err != nil {
+		return fmt.Errorf("load a snapshot: %w", err)
+	}
+	if err := r.Check(); err != nil {
+		return fmt.Errorf("load a snapshot: %w", err)
+	}
+	r.sum = r.book.sum()
+	r.publish()
+	return nil
+}
+
+// Apply applies the next record.
+func (r *Replica) Apply(seq uint64, b []byte) error {
+	if seq != uint64(r.seq)+1 {
+		return fmt.Errorf("apply record %d: the last one was %d", seq, r.seq)
+	}
+	var rec record
+	if err := rec.decode(b); err != nil {
+		return err
+	}
+	if err := r.apply(proto.Seq(seq), &rec); err != nil {
+		return err
+	}
+	if err := r.balanced(r.sum); err != nil {
+		return fmt.Errorf("apply record %d: %w", seq, err)
+	}
+	r.seq = proto.Seq(seq)
+	r.publish()
+	return nil
+}
+
+// apply applies one record to both of its sides, and keeps the sums by what really moved.
+func (r *Replica) apply(seq proto.Seq, rec *record) error {
+	id := proto.AccountID(rec.id)
+	switch {
+	case rec.kind == recordStaked:
+		return r.applyStake(seq, rec)
+	case rec.ofAccount():
+		r.sum.accounts -= r.balanceOf(id)
+		err := r.applyAccount(seq, rec)
+		r.sum.accounts += r.balanceOf(id)
+		return err
+	case rec.kind == recordGameOpened:
+		r.lastGame = max(r.lastGame, proto.GameID(rec.id))
+	}
+	var missing error
+	before := r.inPool(rec)
+	err := r.applyGame(seq, rec, func(end result) {
+		r.sum.accounts -= r.balanceOf(end.account)
+		if a := r.accounts[end.account]; a == nil || !a.end(end) {
+			missing = fmt.Errorf("apply record %d: account %d lacks its prediction %d", seq, end.account, end.seq)
+		}
+		r.sum.accounts += r.balanceOf(end.account)
+	})
+	r.sum.pools += r.inPool(rec) - before
+	if err != nil {
+		return err
+	}
+	return missing
+}
+
+func (r *Replica) applyStake(seq proto.Seq, rec *record) error {
+	a, p := r.accounts[proto.AccountID(rec.id)], r.pool(rec.pool)
+	if a == nil || p == nil || p.done() || int(rec.outcome) >= len(p.outcomes) || a.balance < rec.amount {
+		return fmt.Errorf("apply stake %d: %d of account %d on outcome %d of pool %d is not possible", seq, rec.amount, rec.id,
+			rec.outcome, rec.pool)
+	}
+	balance, gross := a.balance, p.gross
+	p.take(stake{seq: seq, account: a.id, amount: rec.amount, outcome: rec.outcome})
+	a.pay(ticket{seq: seq, request: rec.request, pool: rec.pool, amount: rec.amount, outcome: rec.outcome})
+	r.sum.accounts += a.balance - balance
+	r.sum.pools += p.gross - gross
+	return nil
+}
+
+func (r *Replica) balanceOf(id proto.AccountID) proto.Amount {
+	if a := r.accounts[id]; a != nil {
+		return a.balance
+	}
+	return 0
+}
+
+// inPool is the money in the pool that the record is about, if it is about one.
+func (r *Replica) inPool(rec *record) proto.Amount {
+	switch rec.kind {
+	case recordSettled, recordVoided:
+		if p := r.pool(proto.PoolID(rec.id)); p != nil && !p.done() {
+			return p.gross
+		}
+	}
+	return 0
+}
+
+func (r *Replica) publish() {
+	for i, v := range [totals]int64{int64(r.seq), int64(r.sum.accounts), int64(r.sum.pools), int64(r.house), int64(r.deposits), int64(r.withdrawals)} {
+		r.totals[i].Store(v)
+	}
+}
+
+// Totals may be called from any goroutine; while records are being applied, sums of neighbouring records may mix.
+func (r *Replica) Totals() Totals {
+	at := func(i int) proto.Amount { return proto.Amount(r.totals[i].Load()) }
+	return Totals{proto.Seq(at(0)), at(1), at(2), at(3), at(4), at(5)}
+}
+
+// Seq is the last record applied.
+func (r *Replica) Seq() proto.Seq { return r.seq }
+
+// Digest is equal for two replicas exactly if they hold the same, but for hash collisions.
+func (r *Replica) Digest() uint64 { return r.book.digest() }
+
+// Check audits the books from the ground: every sum is recomputed, every stake is matched with its
+// ticket, and the money equation must hold.
+func (r *Replica) Check() error { return r.book.check() }
+
+func (b *book) check() error {
+	open := 0
+	for id, a := range b.accounts {
+		if a.balance < 0 {
+			return fmt.Errorf("audit: account %d has a balance of %d", id, a.balance)
+		}
+		if err := a.check(); err != nil {
+			return err
+		}
+		open += a.open
+	}
+	for _, g := range b.games {
+		for _, p := range g.pools {
+			if err := b.checkPool(p); err != nil {
+				return err
+			}
+			open -= len(p.stakes)
+		}
+	}
+	if open != 0 {
+		return fmt.Errorf("audit: there are %d more open tickets than stakes", open)
+	}
+	return b.balanced(b.sum())
+}
+
+// sum adds up from the ground.
+func (b *book) sum() (s sums) {
+	for _, a := range b.accounts {
+		s.accounts += a.balance
+	}
+	for _, g := range b.games {
+		for _, p := range g.pools {
+			if !p.done() {
+				s.pools += p.gross
+			}
+		}
+	}
+	return s
+}
+
+// balanced is the money equation.
+func (b *book) balanced(s sums) error {
+	if left, right := s.accounts+s.pools+b.house, b.deposits-b.withdrawals; left != right {
+		return fmt.Errorf("audit: accounts %d + pools %d + house %d = %d, but deposits %d − withdrawals %d = %d",
+			s.accounts, s.pools, b.house, left, b.deposits, b.withdrawals, right)
+	}
+	return nil
+}
+
+func (a *account) check() error {
+	open := 0
+	for i, t := range a.tickets {
+		if i > 0 && a.tickets[i-1].seq >= t.seq {
+			return fmt.Errorf("audit: account %d has ticket %d out of order", a.id, t.seq)
+		}
+		if t.state == proto.PredictionOpen {
+			open++
+		}
+	}
+	if open != a.open || len(a.tickets)-open > closedMax {
+		return fmt.Errorf("audit: account %d has %d open of %d tickets, but counts %d", a.id, open, len(a.tickets), a.open)
+	}
+	return nil
+}
+
+// checkPool recomputes what stands on a pool and finds each of its stakes in an account.
+func (b *book) checkPool(p *pool) error {
+	if p.done() {
+		return nil
+	}
+	fresh := pool{outcomes: make([]standing, len(p.outcomes)), backed: map[proto.AccountID]uint64{}}
+	for _, s := range p.stakes {
+		fresh.take(s)
+		if !b.holds(p, s) {
+			return fmt.Errorf("audit: stake %d of pool %d is not among the open tickets of account %d", s.seq, p.id, s.account)
+		}
+	}
+	if fresh.gross != p.gross {
+		return fmt.Errorf("audit: pool %d counts %d, its stakes sum to %d", p.id, p.gross, fresh.gross)
+	}
+	for i, on := range p.outcomes {
+		if fresh.outcomes[i] != on {
+			return fmt.Errorf("audit: outcome %d of pool %d counts %v, its stakes give %v", i, p.id, on, fresh.outcomes[i])
+		}
+	}
+	return nil
+}
+
+func (b *book) holds(p *pool, s stake) bool {
+	a := b.accounts[s.account]
+	if a == nil {
+		return false
+	}
+	for _, t := range a.tickets {
+		if t.seq == s.seq {
+			return t.state == proto.PredictionOpen && t.pool == p.id && t.amount == s.amount && t.outcome == s.outcome
+		}
+	}
+	return false
+}

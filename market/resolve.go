@@ -1,0 +1,198 @@
+package market
+
+import (
+	"tote/server/market/rules"
+	"tote/server/proto"
+)
+
+// The resolver turns an event into what it means for the pools of its game: which are voided, locked,
+// settled, and which open. It plans first; the plan is one append to the journal, so that a crash leaves an event
+// with all of its consequences or without any; then it is applied by the code that recovery uses.
+
+// plan is a list of records to be appended together, and the pools that they concern.
+type plan struct {
+	steps []step
+	fresh uint32 // pools that it opens
+}
+
+type step struct {
+	kind recordKind
+	id   uint64
+	body any
+}
+
+func (p *plan) lock(on *pool, at proto.Time) {
+	p.steps = append(p.steps, step{recordLocked, uint64(on.id), &proto.Locking{At: at}})
+}
+
+func (p *plan) settle(on *pool, winner proto.Outcome) {
+	p.steps = append(p.steps, step{recordSettled, uint64(on.id), &proto.Settlement{Winners: []proto.Outcome{winner}}})
+}
+
+func (p *plan) void(on *pool, reason string) {
+	p.steps = append(p.steps, step{recordVoided, uint64(on.id), &proto.Voiding{Reason: reason}})
+}
+
+func (p *plan) open(g *game, o poolOpening) {
+	p.fresh++
+	id := proto.NewPoolID(g.id, uint32(len(g.pools))+p.fresh)
+	p.steps = append(p.steps, step{recordPoolOpened, uint64(id), &o})
+}
+
+// postEvent resolves an event.
+func (s *Shard) postEvent(c *Command, g *game) {
+	e := *c.Args.(*proto.Event)
+	if refusal := eventRefusal(g, &e); refusal != proto.Accepted {
+		s.refuse(c, refusal)
+		return
+	}
+	e.At = s.past(e.At)
+	answer := s.carryOut(g, s.resolve(g, &e))
+	answer.Game = g.id
+	s.answerDesk(c, answer)
+}
+
+func (s *Shard) resolve(g *game, e *proto.Event) *plan {
+	plan := &plan{steps: []step{{recordHappened, uint64(g.id), e}}}
+	after := rules.State{Minute: e.Minute, Score: e.Score}
+	for _, p := range g.pools {
+		if p.opening.Template < 0 || p.done() {
+			continue
+		}
+		program := g.programs[p.opening.Template]
+		opened := rules.State{Minute: p.opening.Minute, Score: p.opening.Score}
+		winner, won := program.Winner(e, after, opened)
+		switch {
+		case program.Voids(e, after, opened):
+			plan.void(p, "by the rules of the question")
+		case won:
+			if p.state == proto.PoolOpen {
+				plan.lock(p, e.At)
+			}
+			plan.settle(p, winner)
+		case p.state == proto.PoolOpen && program.Locks(e, after, opened):
+			plan.lock(p, e.At)
+		}
+	}
+	for i, program := range g.programs {
+		question, labels, ok := program.Opens(e, after)
+		if !ok || len(g.pools)+int(plan.fresh) >= proto.PoolsMax {
+			continue
+		}
+		t := program.Template()
+		plan.open(g, poolOpening{
+			PoolOpening: proto.PoolOpening{Question: question, Labels: labels, Takeout: t.Takeout, StakeMin: t.StakeMin, StakeMax: t.StakeMax},
+			Template:    i, Minute: e.Minute, Score: e.Score,
+		})
+	}
+	return plan
+}
+
+// carryOut appends a plan and applies it, record by record, telling the game and the accounts.
+func (s *Shard) carryOut(g *game, p *plan) *proto.Answer {
+	records := make([]record, len(p.steps))
+	for i, step := range p.steps {
+		records[i] = rare(step.kind, s.now, step.id, step.body)
+		s.record(records[i])
+	}
+	first := s.commit()
+	answer := &proto.Answer{Seq: first}
+	for i := range records {
+		s.applied(s.applyGame(first+proto.Seq(i), &records[i], s.sendResult))
+		s.tellGame(g, p.steps[i].body, &records[i], answer)
+	}
+	return answer
+}
+
+// sendResult writes to the account's shard how a stake ended.
+func (s *Shard) sendResult(r result) {
+	s.write(s.market.shardOfAccount(r.account), &letter{kind: letterResult, account: r.account, seq: r.seq, pool: r.pool,
+		outcome: r.outcome, amount: r.amount, payout: r.payout, state: r.state})
+}
+
+// tellGame broadcasts what a record of the game has changed.
+func (s *Shard) tellGame(g *game, body any, r *record, answer *proto.Answer) {
+	pool := s.pool(proto.PoolID(r.id))
+	switch r.kind {
+	case recordHappened:
+		s.tellEvent(g, body.(*proto.Event))
+	case recordPoolOpened:
+		answer.Opened = append(answer.Opened, pool.id)
+		s.broadcast(g.id, &proto.Opened{T: s.now, Game: g.id, Seq: g.board.next(), Pool: pool.show()})
+		if at := pool.opening.LocksAt; at != 0 {
+			s.agenda.add(appointment{at: at, kind: lockPool, pool: pool.id})
+		}
+	case recordLocked:
+		answer.Locked = append(answer.Locked, pool.id)
+		pool.changed = false // these odds are the last
+		s.broadcast(g.id, &proto.Locked{T: s.now, Game: g.id, Seq: g.board.next(), Pool: pool.id, At: pool.locked, Counts: s.seen, Odds: pool.odds()})
+		s.agenda.add(appointment{at: s.now + s.config.VoidAfter, kind: voidPool, pool: pool.id})
+	case recordSettled:
+		answer.Settled = append(answer.Settled, pool.id)
+		s.broadcast(g.id, pool.settledMessage(g, s.now))
+	case recordVoided:
+		answer.Voided = append(answer.Voided, pool.id)
+		pool.changed = false
+		s.broadcast(g.id, &proto.Voided{T: s.now, Game: g.id, Seq: g.board.next(), Pool: pool.id, Reason: body.(*proto.Voiding).Reason})
+	}
+}
+
+func (s *Shard) tellEvent(g *game, e *proto.Event) {
+	s.broadcast(g.id, &proto.Happened{T: s.now, Game: g.id, Seq: g.board.next(), Kind: e.Kind, Minute: e.Minute, Team: e.Team,
+		Player: e.Player, Score: e.Score})
+	if e.Kind == "kickoff" || e.Kind == "end" {
+		s.showGame(g)
+	}
+	if g.state == proto.GameEnded {
+		s.agenda.add(appointment{at: s.now + s.config.ArchiveAfter, kind: archiveGame, game: g.id})
+	}
+}
+
+func (p *pool) settledMessage(g *game, now proto.Time) *proto.Settled {
+	m := &proto.Settled{T: now, Game: g.id, Seq: g.board.next(), Pool: p.id, Winners: p.winners, Gross: p.gross, Paid: p.paid,
+		Refunded: p.refunded()}
+	if p.paid > 0 {
+		m.Takeout = p.gross - p.paid
+		m.Multiplier = proto.NewMultiplier(p.paid, p.outcomes[p.winners[0]].staked)
+	}
+	return m
+}
+
+// lockInTime locks a pool whose lock time has come.
+func (s *Shard) lockInTime(id proto.PoolID) {
+	p := s.pool(id)
+	if p == nil || p.state != proto.PoolOpen {
+		return
+	}
+	var plan plan
+	plan.lock(p, p.opening.LocksAt)
+	s.carryOut(s.games[id.Game()], &plan)
+}
+
+// voidUnsettled returns the stakes of a pool that nobody settled.
+func (s *Shard) voidUnsettled(id proto.PoolID) {
+	p := s.pool(id)
+	if p == nil || p.state != proto.PoolLocked {
+		return
+	}
+	var plan plan
+	plan.void(p, "nobody settled it in time")
+	s.carryOut(s.games[id.Game()], &plan)
+}
+
+// archive lets an ended game leave memory once no pool of it holds money.
+func (s *Shard) archive(id proto.GameID) {
+	g := s.games[id]
+	if g == nil {
+		return
+	}
+	for _, p := range g.pools {
+		if !p.done() {
+			s.agenda.add(appointment{at: s.now + s.config.ArchiveAfter, kind: archiveGame, game: id})
+			return
+		}
+	}
+	r := record{kind: recordArchived, time: s.now, id: uint64(id)}
+	s.record(r)
+	s.applied(s.applyGame(s.commit(), &r, nil))
+}

@@ -1,0 +1,202 @@
+package market
+
+import "tote/server/proto"
+
+// Shard owns a part of the accounts and of the games. A turn takes everything that has arrived, decides,
+// appends, writes to the other shards, and speaks:
+//
+//	inbox ─▶ commands, letters ─▶ decide ─▶ journal.Append
+//	                                 ├─▶ letters to other shards, after the records they tell of
+//	                                 └─▶ batch ─▶ unsaid ─▶ Deliver, once durable
+//
+// Owner of every field but the inbox: the goroutine in run.
+type Shard struct {
+	book
+	market *Market
+	config Config
+	index  int
+	inbox  inbox
+
+	now    proto.Time // of this turn; never falls
+	seen   proto.Seq  // last record appended here or seen by a writer of letters to here
+	agenda agenda
+
+	batch   *Batch     // what this turn says
+	unsaid  []pending  // what earlier turns said and is not durable yet, in order
+	spare   []*Batch   // emptied, to be filled again
+	letters [][]letter // written this turn, by shard
+	records []byte     // of the command in hand, for Append
+	count   int        // of them
+
+	commands []Command // spare slices for the inbox
+	incoming []letter
+
+	questions map[uint64]*question // asked of other shards and not answered by all
+	asked     uint64
+}
+
+// pending is a batch that waits for record need to be durable.
+type pending struct {
+	need  proto.Seq
+	batch *Batch
+}
+
+func newShard(c Config, m *Market, index int, seen proto.Seq) *Shard {
+	return &Shard{
+		book: newBook(), market: m, config: c, index: index, inbox: newInbox(), seen: seen,
+		batch: &Batch{}, letters: make([][]letter, c.Shards), questions: map[uint64]*question{},
+	}
+}
+
+// turn does what there is to do at now, and returns when to look again at the latest; 0: never.
+func (s *Shard) turn(now proto.Time) (next proto.Time) {
+	s.now = max(s.now, now)
+	var seen proto.Seq
+	s.commands, s.incoming, seen = s.inbox.swap(s.commands, s.incoming)
+	s.seen = max(s.seen, seen)
+	for i := range s.incoming {
+		s.open(&s.incoming[i])
+	}
+	for i := range s.commands {
+		s.command(&s.commands[i])
+	}
+	clear(s.incoming) // drops what the values point at
+	clear(s.commands)
+	s.keepAppointments()
+	s.post()
+	s.speak()
+	return s.agenda.next()
+}
+
+func (s *Shard) command(c *Command) {
+	if c.Kind < accountCommands {
+		s.accountCommand(c)
+	} else {
+		s.gameCommand(c)
+	}
+}
+
+func (s *Shard) open(l *letter) {
+	switch l.kind {
+	case letterDecide:
+		s.decide(l)
+	case letterVerdict:
+		s.verdict(l)
+	case letterResult:
+		s.result(l)
+	case letterAsk:
+		s.answer(l.asking)
+	case letterAnswered:
+		s.answered(l.asking)
+	}
+}
+
+func (s *Shard) keepAppointments() {
+	for {
+		a, ok := s.agenda.due(s.now)
+		if !ok {
+			return
+		}
+		switch a.kind {
+		case publishGame:
+			s.publish(a.game, a.at)
+		case lockPool:
+			s.lockInTime(a.pool)
+		case voidPool:
+			s.voidUnsettled(a.pool)
+		case archiveGame:
+			s.archive(a.game)
+		}
+	}
+}
+
+// record encodes a record of the command in hand.
+func (s *Shard) record(r record) {
+	s.records = r.append(s.records)
+	s.count++
+}
+
+// commit appends the records of the command in hand, as one, and returns the first one's number.
+func (s *Shard) commit() proto.Seq {
+	first := proto.Seq(s.config.Journal.Append(s.records, s.count))
+	s.seen = max(s.seen, first+proto.Seq(s.count)-1)
+	s.records, s.count = s.records[:0], 0
+	return first
+}
+
+// write puts a letter into the outbox to a shard; a letter to oneself is opened at once.
+func (s *Shard) write(to *Shard, l *letter) {
+	if to == s {
+		s.open(l)
+		return
+	}
+	s.letters[to.index] = append(s.letters[to.index], *l)
+}
+
+// post sends the letters of this turn.
+func (s *Shard) post() {
+	for i, letters := range s.letters {
+		if len(letters) == 0 {
+			continue
+		}
+		s.market.shards[i].inbox.post(letters, s.seen)
+		clear(letters)
+		s.letters[i] = letters[:0]
+	}
+}
+
+// speak delivers what has become durable, this turn's batch included if nothing that it may tell of is
+// still on its way.
+func (s *Shard) speak() {
+	if len(s.batch.Outs) > 0 {
+		s.unsaid = append(s.unsaid, pending{need: s.seen, batch: s.batch})
+		s.batch = s.blank()
+	}
+	durable := proto.Seq(s.market.durable.Load())
+	said := 0
+	for _, p := range s.unsaid {
+		if p.need > durable {
+			break
+		}
+		s.config.Deliver(p.batch)
+		clear(p.batch.Outs)
+		p.batch.Outs = p.batch.Outs[:0]
+		s.spare = append(s.spare, p.batch)
+		said++
+	}
+	if said > 0 {
+		n := copy(s.unsaid, s.unsaid[said:])
+		clear(s.unsaid[n:])
+		s.unsaid = s.unsaid[:n]
+	}
+}
+
+// blank takes an empty batch.
+func (s *Shard) blank() *Batch {
+	if n := len(s.spare); n > 0 {
+		b := s.spare[n-1]
+		s.spare = s.spare[:n-1]
+		return b
+	}
+	return &Batch{}
+}
+
+// reply answers the session that asked.
+func (s *Shard) reply(c *Command, m proto.Message) {
+	s.batch.Outs = append(s.batch.Outs, Out{Kind: OutMessage, To: c.From, Message: m})
+}
+
+// refuse answers the session that asked.
+func (s *Shard) refuse(c *Command, why proto.Refusal) {
+	s.batch.Outs = append(s.batch.Outs, Out{Kind: OutRefused, To: c.From, Refused: proto.Refused{ID: c.ID, T: s.now, Reason: why}})
+}
+
+// answerDesk answers an operator.
+func (s *Shard) answerDesk(c *Command, a *proto.Answer) {
+	s.batch.Outs = append(s.batch.Outs, Out{Kind: OutAnswer, To: c.From, Answer: a})
+}
+
+// broadcast speaks to everybody in the game.
+func (s *Shard) broadcast(id proto.GameID, m proto.Message) {
+	s.batch.Outs = append(s.batch.Outs, Out{Kind: OutMessage, Game: id, Message: m})
+}

@@ -1,0 +1,355 @@
+package market
+
+import (
+	"cmp"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"maps"
+	"slices"
+
+	"tote/server/proto"
+)
+
+// A snapshot is a book in bytes: a head, then each account and each game, by id, behind its length. Integers
+// are varints; what is rare is JSON.
+//
+//	"tote" version 1 │ seq, last game, house, deposits, withdrawals, accounts, games │ {length, account}… │ {length, game}…
+const (
+	snapshotMagic   = "tote"
+	snapshotVersion = 1
+	objectMax       = 1 << 30 // bytes of one account or game; more is a broken snapshot
+)
+
+var errSnapshotShort = errors.New("the snapshot ends too early")
+
+// encoder appends an object's fields.
+type encoder struct{ b []byte }
+
+func (e *encoder) uint(v uint64)        { e.b = binary.AppendUvarint(e.b, v) }
+func (e *encoder) money(v proto.Amount) { e.b = binary.AppendVarint(e.b, int64(v)) }
+func (e *encoder) text(v string) {
+	e.uint(uint64(len(v)))
+	e.b = append(e.b, v...)
+}
+
+func (e *encoder) json(v any) {
+	b, err := json.Marshal(v)
+	assert(err == nil, "a snapshot's object always encodes")
+	e.text(string(b))
+}
+
+func (e *encoder) account(a *account) {
+	e.uint(uint64(a.id))
+	e.text(a.name)
+	e.money(a.balance)
+	e.uint(uint64(len(a.tickets)))
+	for _, t := range a.tickets {
+		e.uint(uint64(t.seq))
+		e.uint(uint64(t.request))
+		e.uint(uint64(t.pool))
+		e.uint(uint64(t.outcome))
+		e.uint(uint64(t.state))
+		e.money(t.amount)
+		e.money(t.payout)
+	}
+	e.uint(uint64(len(a.following)))
+	for _, f := range a.following {
+		e.uint(uint64(f.Account))
+		e.text(f.Name)
+	}
+}
+
+func (e *encoder) game(g *game) {
+	e.uint(uint64(g.id))
+	e.json(&g.opening)
+	e.uint(uint64(g.state))
+	e.uint(uint64(g.minute))
+	e.uint(uint64(g.score[0]))
+	e.uint(uint64(g.score[1]))
+	e.uint(uint64(g.ended))
+	e.uint(uint64(len(g.pools)))
+	for _, p := range g.pools {
+		e.pool(p)
+	}
+}
+
+func (e *encoder) pool(p *pool) {
+	e.uint(uint64(p.id))
+	e.json(&p.opening)
+	e.uint(uint64(p.state))
+	e.uint(uint64(p.locked))
+	e.money(p.gross)
+	e.money(p.paid)
+	e.uint(uint64(len(p.winners)))
+	for _, w := range p.winners {
+		e.uint(uint64(w))
+	}
+	for _, on := range p.outcomes {
+		e.money(on.staked)
+		e.uint(uint64(on.backers))
+	}
+	e.uint(uint64(len(p.stakes)))
+	for _, s := range p.stakes {
+		e.uint(uint64(s.seq))
+		e.uint(uint64(s.account))
+		e.uint(uint64(s.outcome))
+		e.money(s.amount)
+	}
+}
+
+// decoder reads what encoder wrote. After the first error all values are zero.
+type decoder struct {
+	b   []byte
+	err error
+}
+
+func (d *decoder) uint() uint64 {
+	v, n := binary.Uvarint(d.b)
+	if n <= 0 {
+		d.fail()
+		return 0
+	}
+	d.b = d.b[n:]
+	return v
+}
+
+func (d *decoder) money() proto.Amount {
+	v, n := binary.Varint(d.b)
+	if n <= 0 {
+		d.fail()
+		return 0
+	}
+	d.b = d.b[n:]
+	return proto.Amount(v)
+}
+
+func (d *decoder) fail() {
+	if d.err == nil {
+		d.err = errSnapshotShort
+	}
+	d.b = nil
+}
+
+// count reads how many objects follow, each of at least one byte.
+func (d *decoder) count() int {
+	n := d.uint()
+	if n > uint64(len(d.b)) {
+		d.fail()
+		return 0
+	}
+	return int(n)
+}
+
+func (d *decoder) text() string {
+	n := d.count()
+	v := string(d.b[:n])
+	d.b = d.b[n:]
+	return v
+}
+
+func (d *decoder) json(v any) {
+	text := d.text()
+	if d.err == nil {
+		d.err = json.Unmarshal([]byte(text), v)
+	}
+}
+
+func (d *decoder) account() (*account, error) {
+	a := &account{id: proto.AccountID(d.uint()), name: d.text(), balance: d.money()}
+	for range d.count() {
+		t := ticket{
+			seq: proto.Seq(d.uint()), request: proto.RequestID(d.uint()), pool: proto.PoolID(d.uint()), outcome: proto.Outcome(d.uint()),
+			state: proto.PredictionState(d.uint()), amount: d.money(), payout: d.money(),
+		}
+		a.tickets = append(a.tickets, t)
+		if t.state == proto.PredictionOpen {
+			a.open++
+		}
+	}
+	for range d.count() {
+		a.following = append(a.following, proto.Friend{Account: proto.AccountID(d.uint()), Name: d.text()})
+	}
+	if d.err != nil {
+		return nil, fmt.Errorf("decode account %d: %w", a.id, d.err)
+	}
+	return a, nil
+}
+
+// game decodes a game; its templates are not compiled yet.
+func (d *decoder) game() (*game, error) {
+	g := &game{id: proto.GameID(d.uint())}
+	d.json(&g.opening)
+	g.state, g.minute = proto.GameState(d.uint()), uint16(d.uint())
+	g.score = [2]uint16{uint16(d.uint()), uint16(d.uint())}
+	g.ended = proto.Time(d.uint())
+	for range d.count() {
+		g.pools = append(g.pools, d.pool())
+	}
+	if d.err != nil {
+		return nil, fmt.Errorf("decode game %d: %w", g.id, d.err)
+	}
+	return g, nil
+}
+
+func (d *decoder) pool() *pool {
+	p := &pool{id: proto.PoolID(d.uint())}
+	d.json(&p.opening)
+	p.state, p.locked, p.gross, p.paid = proto.PoolState(d.uint()), proto.Time(d.uint()), d.money(), d.money()
+	for range d.count() {
+		p.winners = append(p.winners, proto.Outcome(d.uint()))
+	}
+	p.outcomes = make([]standing, len(p.opening.Labels))
+	for i := range p.outcomes {
+		p.outcomes[i] = standing{staked: d.money(), backers: uint32(d.uint())}
+	}
+	if !p.done() {
+		p.backed = map[proto.AccountID]uint64{}
+	}
+	for range d.count() {
+		s := stake{seq: proto.Seq(d.uint()), account: proto.AccountID(d.uint()), outcome: proto.Outcome(d.uint()), amount: d.money()}
+		p.stakes = append(p.stakes, s)
+		p.backed[s.account] |= 1 << s.outcome
+	}
+	return p
+}
+
+func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }
+
+// digest is the sum of the hashes of all objects, so that it does not depend on how they are spread over
+// books. Two books with one digest tell the same story.
+func (b *book) digest() uint64 {
+	var e encoder
+	var sum uint64
+	hash := func() {
+		h := fnv.New64a()
+		h.Write(e.b)
+		sum += h.Sum64()
+		e.b = e.b[:0]
+	}
+	for _, a := range b.accounts {
+		e.account(a)
+		hash()
+	}
+	for _, g := range b.games {
+		e.game(g)
+		hash()
+	}
+	return sum + uint64(b.house)*3 + uint64(b.deposits)*5 + uint64(b.withdrawals)*7
+}
+
+// Snapshot writes the book as of the last applied record.
+func (r *Replica) Snapshot(w io.Writer) error {
+	e := encoder{b: append([]byte(snapshotMagic), snapshotVersion)}
+	e.uint(uint64(r.seq))
+	e.uint(uint64(r.lastGame))
+	e.money(r.house)
+	e.money(r.deposits)
+	e.money(r.withdrawals)
+	e.uint(uint64(len(r.accounts)))
+	e.uint(uint64(len(r.games)))
+	flush := func() error {
+		_, err := w.Write(e.b)
+		e.b = e.b[:0]
+		if err != nil {
+			return fmt.Errorf("write a snapshot: %w", err)
+		}
+		return nil
+	}
+	var object encoder
+	put := func() error {
+		e.uint(uint64(len(object.b)))
+		e.b = append(e.b, object.b...)
+		object.b = object.b[:0]
+		if len(e.b) < 1<<16 {
+			return nil
+		}
+		return flush()
+	}
+	for _, id := range sortedKeys(r.accounts) {
+		object.account(r.accounts[id])
+		if err := put(); err != nil {
+			return err
+		}
+	}
+	for _, id := range sortedKeys(r.games) {
+		object.game(r.games[id])
+		if err := put(); err != nil {
+			return err
+		}
+	}
+	return flush()
+}
+
+// byteReader is what a snapshot is read from.
+type byteReader interface {
+	io.Reader
+	io.ByteReader
+}
+
+// restore reads a snapshot into an empty replica.
+func (r *Replica) restore(from byteReader) error {
+	head := make([]byte, len(snapshotMagic)+1)
+	if _, err := io.ReadFull(from, head); err != nil {
+		return fmt.Errorf("read its head: %w", err)
+	}
+	if string(head[:len(snapshotMagic)]) != snapshotMagic || head[len(snapshotMagic)] != snapshotVersion {
+		return fmt.Errorf("it begins with %q; was it written by another version of the server?", head)
+	}
+	var fields [7]uint64
+	for i := range fields {
+		var err error
+		if i >= 2 && i <= 4 {
+			var v int64
+			v, err = binary.ReadVarint(from)
+			fields[i] = uint64(v)
+		} else {
+			fields[i], err = binary.ReadUvarint(from)
+		}
+		if err != nil {
+			return fmt.Errorf("read its head: %w", err)
+		}
+	}
+	r.seq, r.lastGame = proto.Seq(fields[0]), proto.GameID(fields[1])
+	r.house, r.deposits, r.withdrawals = proto.Amount(fields[2]), proto.Amount(fields[3]), proto.Amount(fields[4])
+	for range fields[5] {
+		d, err := readObject(from)
+		if err != nil {
+			return err
+		}
+		a, err := d.account()
+		if err != nil {
+			return err
+		}
+		r.accounts[a.id] = a
+	}
+	for range fields[6] {
+		d, err := readObject(from)
+		if err != nil {
+			return err
+		}
+		g, err := d.game()
+		if err != nil {
+			return err
+		}
+		if err := r.addGame(g); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func readObject(from byteReader) (*decoder, error) {
+	n, err := binary.ReadUvarint(from)
+	if err != nil || n > objectMax {
+		return nil, fmt.Errorf("read an object of %d bytes: %w", n, errors.Join(err, errSnapshotShort))
+	}
+	b := make([]byte, n)
+	if _, err := io.ReadFull(from, b); err != nil {
+		return nil, fmt.Errorf("read an object of %d bytes: %w", n, err)
+	}
+	return &decoder{b: b}, nil
+}
