@@ -50,6 +50,7 @@ type game struct {
 	state    proto.GameState
 	minute   uint16
 	score    [2]uint16
+	events   uint32 // number of the last numbered event
 	ended    proto.Time
 	pools    []*pool // pools[n-1] has the id NewPoolID(id, n)
 	programs []*rules.Program
@@ -254,6 +255,7 @@ func (g *game) happen(e *proto.Event) {
 		g.state, g.ended = proto.GameEnded, e.At
 	}
 	g.minute, g.score = e.Minute, e.Score
+	g.events = max(g.events, e.Number)
 }
 
 // take adds an accepted stake.

@@ -237,6 +237,8 @@ func (s *Shard) openingRefusal(g *game, o *proto.PoolOpening) proto.Refusal {
 
 func eventRefusal(g *game, e *proto.Event) proto.Refusal {
 	switch {
+	case e.Number != 0 && e.Number <= g.events: // before all else: the feed shall know that it is done
+		return proto.RefusedEventRepeated
 	case g.state == proto.GameEnded:
 		return proto.RefusedGameEnded
 	case e.Kind == "" || len(e.Kind) > kindMax || !utf8.ValidString(e.Kind), e.Team > 2,

@@ -386,6 +386,27 @@ func seqOf(t *testing.T, m proto.Message) uint64 {
 	return head.Seq
 }
 
+// A feed that is not sure posts an event again; the number tells.
+func TestNumberedEventsHappenOnce(t *testing.T) {
+	tb := newTable(t, 1)
+	g := tb.game()
+	goal := Command{Kind: PostEvent, From: desk, Game: g, Args: &proto.Event{Kind: "goal", Number: 7}}
+	if got := tb.verdict(goal); got != proto.Accepted {
+		t.Errorf("the event: %s", got.Code())
+	}
+	restarted := reopen(t, 1, tb.replay(), tb.journal.records)
+	if got := restarted.verdict(goal); got != proto.RefusedEventRepeated {
+		t.Errorf("the event again, after a restart: %q", got.Code())
+	}
+	goal.Args = &proto.Event{Kind: "end", Number: 8}
+	if got := restarted.verdict(goal); got != proto.Accepted {
+		t.Errorf("the next event: %s", got.Code())
+	}
+	if got := restarted.verdict(goal); got != proto.RefusedEventRepeated {
+		t.Errorf("the end again: %q", got.Code())
+	}
+}
+
 // An event locks, settles and opens what the templates say, as one.
 func TestEventsResolvePools(t *testing.T) {
 	tb := newTable(t, 3)

@@ -70,6 +70,7 @@ func (e *encoder) game(g *game) {
 	e.uint(uint64(g.minute))
 	e.uint(uint64(g.score[0]))
 	e.uint(uint64(g.score[1]))
+	e.uint(uint64(g.events))
 	e.uint(uint64(g.ended))
 	e.uint(uint64(len(g.pools)))
 	for _, p := range g.pools {
@@ -185,7 +186,7 @@ func (d *decoder) game() (*game, error) {
 	d.json(&g.opening)
 	g.state, g.minute = proto.GameState(d.uint()), uint16(d.uint())
 	g.score = [2]uint16{uint16(d.uint()), uint16(d.uint())}
-	g.ended = proto.Time(d.uint())
+	g.events, g.ended = uint32(d.uint()), proto.Time(d.uint())
 	for range d.count() {
 		g.pools = append(g.pools, d.pool())
 	}

@@ -49,9 +49,11 @@ type (
 		Reason string `json:"reason"`
 	}
 	// Event is something that happened in a game. The kinds "kickoff" and "end" start and end the
-	// game; all others mean what the game's templates make of them. At 0 is now.
+	// game; all others mean what the game's templates make of them. At 0 is now. A feed that numbers its
+	// events from 1 may post one again when it is not sure: a number not above the last one is refused.
 	Event struct {
 		Kind    string    `json:"kind"`
+		Number  uint32    `json:"number,omitempty"`
 		At      Time      `json:"at,omitempty"`
 		Minute  uint16    `json:"minute"`
 		Team    uint8     `json:"team"` // 1 or 2, 0: neither

@@ -55,6 +55,7 @@ const (
 	RefusedPoolsMany
 	RefusedTemplate
 	RefusedEventInvalid
+	RefusedEventRepeated
 
 	refusals
 )
@@ -103,6 +104,7 @@ var refusalTable = [refusals]struct{ code, reason string }{
 	RefusedPoolsMany:      {"pools_many", "the game cannot open more pools"},
 	RefusedTemplate:       {"template_invalid", "a question template does not compile"},
 	RefusedEventInvalid:   {"event_invalid", "the event has no kind, a team other than 0, 1 or 2, or a text that is too long"},
+	RefusedEventRepeated:  {"event_repeated", "an event with this number or a later one was posted before; nothing is left to do"},
 }
 
 // Code is the refusal's stable name on the wire, as in "pool_locked".

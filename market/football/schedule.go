@@ -34,7 +34,7 @@ const (
 //	shootout   the shoot-out begins; its penalties are not goals and the score stays
 //	end        the match is over; team is the winner, after penalties too, or 0
 //
-// Every event has the minute and the score as they then are.
+// Every event has its number, and the minute and the score as they then are.
 func (m *Match) Schedule() []Step {
 	s := schedule{goals: m.Goals}
 	s.half("kickoff", 1, 45, stoppageFirst)
@@ -70,7 +70,7 @@ type schedule struct {
 
 // event appends an event of this moment. The pointer is good until the next one.
 func (s *schedule) event(kind string) *proto.Event {
-	s.steps = append(s.steps, Step{At: s.at, Event: proto.Event{Kind: kind, Minute: s.minute, Score: s.score}})
+	s.steps = append(s.steps, Step{At: s.at, Event: proto.Event{Kind: kind, Number: uint32(len(s.steps) + 1), Minute: s.minute, Score: s.score}})
 	return &s.steps[len(s.steps)-1].Event
 }
 

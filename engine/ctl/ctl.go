@@ -1,0 +1,296 @@
+// Package ctl is the operator's shell: each command is one call to the admin listener of a running
+// server, and prints its answer as JSON. feed plays a whole match.
+//
+// It knows nothing that the admin listener does not say; whatever it does, curl can do.
+package ctl
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"tote/server/engine/feed"
+	"tote/server/market/football"
+	"tote/server/proto"
+	"tote/server/proto/control"
+)
+
+// Command is `server ctl`, for the command line parser.
+type Command struct {
+	Admin      string `default:"http://127.0.0.1:8081" help:"URL of the admin listener."`
+	AdminToken string `help:"Bearer token of the admin listener, if it wants one."`
+
+	Account struct {
+		Open     accountOpen     `cmd:"" help:"Open an account with a first deposit; prints its player token."`
+		Show     accountShow     `cmd:"" help:"Show an account."`
+		Deposit  accountDeposit  `cmd:"" help:"Add to an account's balance."`
+		Withdraw accountWithdraw `cmd:"" help:"Take from an account's balance."`
+	} `cmd:"" help:"Accounts and their money."`
+	Game struct {
+		Open  gameOpen  `cmd:"" help:"Open a game with the football templates, or without any."`
+		List  gameList  `cmd:"" help:"List games."`
+		Event gameEvent `cmd:"" help:"Post an event; the templates say what it locks, settles and opens."`
+	} `cmd:"" help:"Games and what happens in them."`
+	Pool struct {
+		Open   poolOpen   `cmd:"" help:"Open a pool by hand."`
+		List   poolList   `cmd:"" help:"List a game's pools."`
+		Lock   poolLock   `cmd:"" help:"Lock a pool: stakes that arrive later are refused."`
+		Settle poolSettle `cmd:"" help:"Settle a locked pool."`
+		Void   poolVoid   `cmd:"" help:"Void a pool: all stakes are returned."`
+	} `cmd:"" help:"Pools."`
+	Feed    play    `cmd:"" help:"Play a real match, event by event, at a chosen speed."`
+	Health  health  `cmd:"" help:"Ask whether the server lives and is ready."`
+	Metrics metrics `cmd:"" help:"Print the server's metrics."`
+}
+
+// Session is what a command runs with.
+type Session struct {
+	Context context.Context
+	Client  *control.Client
+	Out     io.Writer
+	Log     *slog.Logger
+}
+
+// Session makes the session of this command line.
+func (c *Command) Session(ctx context.Context, log *slog.Logger) *Session {
+	return &Session{Context: ctx, Client: &control.Client{Base: strings.TrimSuffix(c.Admin, "/"), Token: c.AdminToken}, Out: os.Stdout, Log: log}
+}
+
+// print shows an answer, or passes the error on.
+func print[T any](s *Session, answer *T, err error) error {
+	if err != nil {
+		return err
+	}
+	e := json.NewEncoder(s.Out)
+	e.SetIndent("", "  ")
+	return e.Encode(answer)
+}
+
+type accountOpen struct {
+	Name    string       `arg:"" help:"Name that others see."`
+	Deposit proto.Amount `default:"0" help:"First deposit, in units."`
+}
+
+func (c *accountOpen) Run(s *Session) error {
+	answer, err := s.Client.OpenAccount(s.Context, proto.AccountOpening{Name: c.Name, Deposit: c.Deposit})
+	return print(s, answer, err)
+}
+
+type accountShow struct {
+	Account proto.AccountID `arg:""`
+}
+
+func (c *accountShow) Run(s *Session) error {
+	answer, err := s.Client.Account(s.Context, c.Account)
+	return print(s, answer, err)
+}
+
+// transfer names an account and an amount.
+type transfer struct {
+	Account proto.AccountID `arg:""`
+	Amount  proto.Amount    `arg:"" help:"Whole units."`
+}
+
+type accountDeposit struct{ transfer }
+
+func (c *accountDeposit) Run(s *Session) error {
+	answer, err := s.Client.Deposit(s.Context, c.Account, c.Amount)
+	return print(s, answer, err)
+}
+
+type accountWithdraw struct{ transfer }
+
+func (c *accountWithdraw) Run(s *Session) error {
+	answer, err := s.Client.Withdraw(s.Context, c.Account, c.Amount)
+	return print(s, answer, err)
+}
+
+type gameOpen struct {
+	Name      string        `arg:""`
+	Teams     []string      `help:"The two teams." placeholder:"A,B"`
+	Shortlist []string      `help:"Players that templates ask about." placeholder:"NAME,…"`
+	Interval  time.Duration `help:"Batching interval of the odds; the server's default if not set."`
+	Templates string        `enum:"football,none" default:"football" help:"Question templates: football or none."`
+}
+
+func (c *gameOpen) Run(s *Session) error {
+	opening := proto.GameOpening{Name: c.Name, Shortlist: c.Shortlist, Interval: proto.Time(c.Interval.Microseconds())}
+	if len(c.Teams) > len(opening.Teams) {
+		return fmt.Errorf("open a game: %d teams are too many, a game has two", len(c.Teams))
+	}
+	copy(opening.Teams[:], c.Teams)
+	if c.Templates == "football" {
+		if len(c.Teams) < len(opening.Teams) {
+			return fmt.Errorf("open a game: football needs --teams A,B; or say --templates none")
+		}
+		opening.Templates = football.Templates()
+	}
+	answer, err := s.Client.OpenGame(s.Context, opening)
+	return print(s, answer, err)
+}
+
+type gameList struct{}
+
+func (*gameList) Run(s *Session) error {
+	answer, err := s.Client.Games(s.Context)
+	return print(s, answer, err)
+}
+
+type gameEvent struct {
+	Game    proto.GameID `arg:""`
+	Kind    string       `arg:"" help:"kickoff, minute, goal, halftime, …, end."`
+	Minute  uint16       `help:"Minute of the match."`
+	Team    uint8        `help:"1 or 2; 0: neither."`
+	Player  string       `help:"Who scored."`
+	Score   string       `default:"0-0" help:"After the event, as in 1-0."`
+	Penalty bool         `help:"The goal was a penalty."`
+	OwnGoal bool         `help:"The goal was an own goal."`
+}
+
+func (c *gameEvent) Run(s *Session) error {
+	score, err := parseScore(c.Score)
+	if err != nil {
+		return err
+	}
+	answer, err := s.Client.PostEvent(s.Context, c.Game, proto.Event{Kind: c.Kind, Minute: c.Minute, Team: c.Team, Player: c.Player,
+		Score: score, Penalty: c.Penalty, OwnGoal: c.OwnGoal})
+	return print(s, answer, err)
+}
+
+func parseScore(text string) (score [2]uint16, err error) {
+	left, right, ok := strings.Cut(text, "-")
+	for i, part := range []string{left, right} {
+		n, err := strconv.ParseUint(part, 10, 16)
+		if err != nil || !ok {
+			return score, fmt.Errorf("read the score %q: write it as in 1-0", text)
+		}
+		score[i] = uint16(n)
+	}
+	return score, nil
+}
+
+type poolOpen struct {
+	Game     proto.GameID  `arg:""`
+	Question string        `arg:""`
+	Labels   []string      `arg:"" help:"The outcomes, 2 to 64."`
+	LocksIn  time.Duration `help:"Lock by itself after this time."`
+	Takeout  uint16        `help:"Basis points of the gross pool for the house."`
+	StakeMin proto.Amount  `help:"Smallest stake."`
+	StakeMax proto.Amount  `help:"Largest stake."`
+}
+
+func (c *poolOpen) Run(s *Session) error {
+	opening := proto.PoolOpening{Question: c.Question, Labels: c.Labels, Takeout: c.Takeout, StakeMin: c.StakeMin, StakeMax: c.StakeMax}
+	if c.LocksIn > 0 {
+		opening.LocksAt = proto.Time(time.Now().Add(c.LocksIn).UnixMicro())
+	}
+	answer, err := s.Client.OpenPool(s.Context, c.Game, opening)
+	return print(s, answer, err)
+}
+
+type poolList struct {
+	Game proto.GameID `arg:""`
+}
+
+func (c *poolList) Run(s *Session) error {
+	answer, err := s.Client.Pools(s.Context, c.Game)
+	return print(s, answer, err)
+}
+
+type poolLock struct {
+	Pool proto.PoolID `arg:""`
+}
+
+func (c *poolLock) Run(s *Session) error {
+	answer, err := s.Client.Lock(s.Context, c.Pool, 0)
+	return print(s, answer, err)
+}
+
+type poolSettle struct {
+	Pool   proto.PoolID  `arg:""`
+	Winner proto.Outcome `arg:"" help:"Index of the winning outcome, from 0."`
+}
+
+func (c *poolSettle) Run(s *Session) error {
+	answer, err := s.Client.Settle(s.Context, c.Pool, c.Winner)
+	return print(s, answer, err)
+}
+
+type poolVoid struct {
+	Pool   proto.PoolID `arg:""`
+	Reason string       `arg:""`
+}
+
+func (c *poolVoid) Run(s *Session) error {
+	answer, err := s.Client.Void(s.Context, c.Pool, c.Reason)
+	return print(s, answer, err)
+}
+
+type play struct {
+	Match    string        `type:"existingfile" help:"Tournament in openfootball's JSON; the 2022 World Cup is built in."`
+	Find     string        `default:"Final" help:"Which match of it: a number, Argentina-France, or a round that has one match."`
+	Speed    float64       `default:"60" help:"Minutes of the match per minute."`
+	Interval time.Duration `help:"Batching interval of the odds; the server's default if not set."`
+	Lead     time.Duration `default:"5s" help:"From the opening of the game to its kick-off."`
+	Loop     bool          `help:"Play it again, as a new game, until stopped."`
+}
+
+func (c *play) Run(s *Session) error {
+	if c.Speed <= 0 {
+		return fmt.Errorf("play a match at speed %v: name a positive one", c.Speed)
+	}
+	tournament := football.WorldCup2022()
+	if c.Match != "" {
+		file, err := os.ReadFile(c.Match)
+		if err != nil {
+			return fmt.Errorf("read a tournament: %w", err)
+		}
+		if tournament, err = football.Parse(file); err != nil {
+			return err
+		}
+	}
+	match, err := tournament.Find(c.Find)
+	if err != nil {
+		return err
+	}
+	f := &feed.Feed{Client: s.Client, Speed: c.Speed, Log: s.Log, Interval: proto.Time(c.Interval.Microseconds()), Lead: c.Lead}
+	for {
+		game, err := f.Play(s.Context, tournament, match)
+		if err != nil {
+			return err
+		}
+		if err := print(s, &proto.Answer{Game: game}, nil); err != nil || !c.Loop {
+			return err
+		}
+	}
+}
+
+type health struct{}
+
+func (*health) Run(s *Session) error {
+	if err := s.Client.Health(s.Context); err != nil {
+		return err
+	}
+	if err := s.Client.Ready(s.Context); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintln(s.Out, "live and ready")
+	return err
+}
+
+type metrics struct{}
+
+func (*metrics) Run(s *Session) error {
+	text, err := s.Client.Metrics(s.Context)
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(s.Out, text)
+	return err
+}
