@@ -11,6 +11,7 @@ import (
 type live struct {
 	sessions []Session // who receives the private lane
 	n        uint64    // last private number
+	lane     []private // the last laneMax of them, see keep
 	held     proto.Amount
 	holds    []hold // stakes in decision
 	refused  []refusedStake
@@ -127,8 +128,12 @@ func (s *Shard) attach(c *Command, a *account) {
 	if !slices.Contains(live.sessions, c.From) {
 		live.sessions = append(live.sessions, c.From)
 	}
+	resumed := c.Epoch == s.config.Epoch && live.keeps(c.N)
 	s.reply(c, &proto.Welcome{ID: c.ID, T: s.now, Epoch: s.config.Epoch, Account: a.id, Name: a.name, Balance: a.free(),
-		N: live.n, Durability: s.config.Durability})
+		N: live.n, Resumed: resumed, Durability: s.config.Durability})
+	if resumed {
+		s.resume(c.From, live, c.N)
+	}
 }
 
 func (s *Shard) transfer(c *Command, a *account) {
@@ -147,17 +152,8 @@ func (s *Shard) transfer(c *Command, a *account) {
 		return
 	}
 	seq := s.decideAccount(record{kind: recordDeposited, time: s.now, id: uint64(a.id), amount: change})
-	live := a.lives()
-	live.n++
-	s.tell(a, &proto.Balance{T: s.now, N: live.n, Change: change, Balance: a.free()})
+	s.tell(a, private{kind: privateBalance, amount: change})
 	s.answerDesk(c, &proto.Answer{Account: a.id, Balance: a.free(), Seq: seq})
-}
-
-// tell puts a message on the account's private lane.
-func (s *Shard) tell(a *account, m proto.Message) {
-	for _, session := range a.live.sessions {
-		s.batch.Outs = append(s.batch.Outs, Out{Kind: OutMessage, To: session, Message: m})
-	}
 }
 
 // stake holds the money for a stake and asks the pool's shard. What is refused here is refused before
@@ -276,21 +272,13 @@ func (s *Shard) verdict(l *letter) {
 
 // receipt tells the account that its prediction stands.
 func (s *Shard) receipt(a *account, t *ticket, arrived proto.Time) {
-	a.live.n++
-	r := proto.Receipt{ID: t.request, T: s.now, N: a.live.n, Prediction: t.seq, Pool: t.pool, Outcome: t.outcome, Amount: t.amount,
-		Balance: a.free(), Arrived: arrived, Durability: s.config.Durability}
-	for _, session := range a.live.sessions {
-		s.batch.Outs = append(s.batch.Outs, Out{Kind: OutReceipt, To: session, Receipt: r})
-	}
+	s.tell(a, private{kind: privateReceipt, id: t.request, prediction: t.seq, pool: t.pool, outcome: t.outcome, amount: t.amount,
+		value: int64(arrived)})
 }
 
 // refuseStake tells the account that its prediction does not stand.
 func (s *Shard) refuseStake(a *account, request proto.RequestID, why proto.Refusal) {
-	a.live.n++
-	r := proto.Refused{ID: request, T: s.now, N: a.live.n, Reason: why}
-	for _, session := range a.live.sessions {
-		s.batch.Outs = append(s.batch.Outs, Out{Kind: OutRefused, To: session, Refused: r})
-	}
+	s.tell(a, private{kind: privateRefused, id: request, refusal: why})
 }
 
 // result pays what an ended stake brought, and tells of money.
@@ -298,17 +286,16 @@ func (s *Shard) result(l *letter) {
 	a := s.accounts[l.account]
 	ended := a.end(result{account: l.account, seq: l.seq, pool: l.pool, outcome: l.outcome, amount: l.amount, payout: l.payout, state: l.state})
 	assert(ended, "a result is about an open ticket")
-	live := a.lives()
+	p := private{prediction: l.seq, pool: l.pool, outcome: l.outcome, amount: l.amount, value: int64(l.payout)}
 	switch l.state {
 	case proto.PredictionWon:
-		live.n++
-		s.tell(a, &proto.Payout{T: s.now, N: live.n, Prediction: l.seq, Pool: l.pool, Outcome: l.outcome, Amount: l.amount,
-			Payout: l.payout, Balance: a.free()})
+		p.kind = privatePayout
 	case proto.PredictionRefunded:
-		live.n++
-		s.tell(a, &proto.Refund{T: s.now, N: live.n, Prediction: l.seq, Pool: l.pool, Outcome: l.outcome, Amount: l.amount,
-			Balance: a.free()})
+		p.kind = privateRefund
+	default:
+		return // of a loss, the broadcast tells
 	}
+	s.tell(a, p)
 }
 
 func (s *Shard) showAccount(c *Command, a *account) {

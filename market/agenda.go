@@ -62,11 +62,3 @@ func (a *agenda) due(now proto.Time) (appointment, bool) {
 	*a = h
 	return first, true
 }
-
-// next is the earliest time; 0 where there is none.
-func (a agenda) next() proto.Time {
-	if len(a) == 0 {
-		return 0
-	}
-	return a[0].at
-}

@@ -49,7 +49,7 @@ const (
 	OpenAccount // Args *proto.AccountOpening; with Attach the session attaches at once
 	Deposit     // Amount
 	Withdraw    // Amount
-	Attach      // the session receives the account's private lane, and is welcomed
+	Attach      // the session receives the account's private lane, and is welcomed; Epoch and N resume
 	Detach      // the session is gone
 	Stake       // Pool, Outcome, Amount, ID, Arrived
 	Sell        // as Stake, Amount in shares
@@ -85,6 +85,8 @@ type Command struct {
 	Pool    proto.PoolID
 	Amount  proto.Amount
 	Arrived proto.Time
+	Epoch   uint64
+	N       uint64
 	Args    any // of the rare commands only
 }
 
@@ -111,7 +113,11 @@ type Out struct {
 	Answer  *proto.Answer
 }
 
-// Batch is what one shard says at once, in order. Broadcasts of one game that belong together stand together.
+// Batch is what one shard says at once, in order. Broadcasts of one game that belong together stand together. A shard
+// with nothing to say says so every beat, in an empty batch: who does not hear of a shard for longer knows that
+// it, or the journal, has stopped.
 type Batch struct {
-	Outs []Out
+	Shard int
+	Now   proto.Time // of the turn
+	Outs  []Out
 }

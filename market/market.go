@@ -22,7 +22,8 @@
 // always a state that the market was in.
 //
 // Reading order: command.go (what comes in and goes out), shard.go (a turn), account.go and decide.go (the two
-// sides of a stake), resolve.go (events), board.go (distributions), book.go (what records add up to), record.go.
+// sides of a stake), lane.go (what a player is told), resolve.go (events), board.go (distributions), book.go (what records
+// add up to), record.go.
 package market
 
 import (
@@ -62,14 +63,15 @@ const (
 	voidAfter       = 24 * proto.Hour
 	archiveAfter    = 10 * proto.Minute
 
-	textMax        = 200     // bytes of a name, question, label or reason
-	kindMax        = 32      // bytes of an event's kind
-	templatesMax   = 64      // per game
-	shortlistMax   = 32      // players per game
-	takeoutMax     = 5000    // basis points
-	ticketsOpenMax = 1024    // open predictions and stakes in decision per account
-	followsMax     = 128     // a list that is asked for whole
-	inboxMax       = 1 << 16 // commands that may wait for a shard; more are told "busy"
+	textMax        = 200          // bytes of a name, question, label or reason
+	kindMax        = 32           // bytes of an event's kind
+	templatesMax   = 64           // per game
+	shortlistMax   = 32           // players per game
+	takeoutMax     = 5000         // basis points
+	ticketsOpenMax = 1024         // open predictions and stakes in decision per account
+	followsMax     = 128          // a list that is asked for whole
+	beat           = proto.Second // a shard speaks at least so often
+	inboxMax       = 1 << 16      // commands that may wait for a shard; more are told "busy"
 )
 
 // Market is the running market.
@@ -235,9 +237,6 @@ func (s *Shard) run() {
 
 // wait is how long to sleep until the next appointment.
 func (s *Shard) wait(next proto.Time) time.Duration {
-	if next == 0 {
-		return time.Hour
-	}
 	return time.Duration(max(next-s.config.Now(), 0)) * time.Microsecond
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math"
 	"math/rand/v2"
+	"reflect"
 	"testing"
 
 	"tote/server/proto"
@@ -540,6 +541,110 @@ func TestPrivateLane(t *testing.T) {
 		if o.To == session(2) {
 			t.Errorf("a detached session got %+v", o)
 		}
+	}
+}
+
+// A client that was away gets what it missed, if it was not away for too long or in another life of the server.
+func TestResume(t *testing.T) {
+	tb := newTable(t, 2)
+	ada := tb.player(1, 1_000_000)
+	p := tb.pool(tb.game(), proto.PoolOpening{})
+	tb.do(Command{Kind: Detach, From: session(1), Account: ada})
+	for n := 1; n <= laneMax+5; n++ {
+		if n%3 == 0 {
+			tb.answer(Command{Kind: Deposit, Account: ada, Amount: proto.Amount(n)})
+		} else {
+			tb.do(tb.stakeOf(1, ada, proto.RequestID(n), p, proto.Outcome(n%4), 10))
+		}
+		for _, row := range []struct {
+			name  string
+			epoch uint64
+			has   uint64
+			want  bool
+		}{
+			{"nothing missed", 1, uint64(n), true},
+			{"one missed", 1, uint64(n - 1), true},
+			{"as many missed as are kept", 1, uint64(max(n-laneMax, 0)), true},
+			{"one more", 1, uint64(n - laneMax - 1), false}, // while n is small this is more than were said
+			{"more than were said", 1, uint64(n + 1), false},
+			{"another life", 2, uint64(n), false},
+			{"no life", 0, 0, false},
+		} {
+			outs := tb.do(Command{Kind: Attach, From: session(2), ID: 1, Account: ada, Epoch: row.epoch, N: row.has})
+			welcome := only[*proto.Welcome](t, outs)
+			if welcome.Resumed != row.want || welcome.N != uint64(n) {
+				t.Fatalf("%s, after %d messages: %+v", row.name, n, welcome)
+			}
+			next := row.has
+			for _, o := range outs[1:] {
+				next++
+				number := o.Receipt.N + o.Refused.N
+				if o.Kind == OutMessage {
+					number = o.Message.(*proto.Balance).N
+				}
+				if o.To != session(2) || number != next {
+					t.Fatalf("%s, after %d messages: %+v instead of message %d", row.name, n, o, next)
+				}
+			}
+			if row.want && next != uint64(n) || !row.want && len(outs) > 1 {
+				t.Fatalf("%s: messages up to %d of %d", row.name, next, n)
+			}
+			tb.do(Command{Kind: Detach, From: session(2), Account: ada})
+		}
+	}
+}
+
+// A resumed message says what it said the first time.
+func TestResumedMessagesAreTheSame(t *testing.T) {
+	tb := newTable(t, 2)
+	ada := tb.player(1, 1000)
+	p := tb.pool(tb.game(), proto.PoolOpening{})
+	var first []Out
+	hear := func(outs []Out) {
+		for _, o := range outs {
+			if o.To == session(1) {
+				o.To = 0
+				first = append(first, o)
+			}
+		}
+	}
+	hear(tb.do(tb.stakeOf(1, ada, 1, p, 0, 10)))
+	hear(tb.do(tb.stakeOf(1, ada, 2, p, 1, 5000)))
+	hear(tb.do(Command{Kind: Withdraw, From: desk, Account: ada, Amount: 7}))
+	tb.lock(p)
+	hear(tb.settlePool(p, 0))
+	tb.now += proto.Minute
+	var again []Out
+	for _, o := range tb.do(Command{Kind: Attach, From: session(2), ID: 1, Account: ada, Epoch: 1})[1:] {
+		o.To = 0
+		again = append(again, o)
+	}
+	if len(first) != 4 || !reflect.DeepEqual(again, first) {
+		t.Errorf("first %+v\nagain %+v", first, again)
+	}
+}
+
+// A shard that has nothing to say says so, but not while the journal stands still.
+func TestSilentShardsBeat(t *testing.T) {
+	tb := newTable(t, 3)
+	var beats [3]proto.Time
+	for _, s := range tb.m.shards {
+		s.config.Deliver = func(b *Batch) { beats[b.Shard] = b.Now }
+	}
+	tb.after(2 * beat)
+	for i, at := range beats {
+		if at != tb.now {
+			t.Errorf("shard %d was heard of at %d, now is %d", i, at, tb.now)
+		}
+	}
+	before := beats
+	open := Command{Kind: OpenAccount, From: desk, Account: 7, Args: &proto.AccountOpening{Name: "Ada"}}
+	tb.m.Submit(&open)
+	tb.turns() // appended, and not durable
+	tb.now += 2 * beat
+	tb.turns()
+	if own := spread(7, 3); beats[own] != before[own] {
+		t.Error("a shard speaks over a journal that stands still")
 	}
 }
 

@@ -19,6 +19,7 @@ type Shard struct {
 
 	now    proto.Time // of this turn; never falls
 	seen   proto.Seq  // last record appended here or seen by a writer of letters to here
+	spoke  proto.Time // the last turn that said something, if only an empty batch
 	agenda agenda
 
 	batch   *Batch     // what this turn says
@@ -48,7 +49,7 @@ func newShard(c Config, m *Market, index int, seen proto.Seq) *Shard {
 	}
 }
 
-// turn does what there is to do at now, and returns when to look again at the latest; 0: never.
+// turn does what there is to do at now, and returns when to look again at the latest.
 func (s *Shard) turn(now proto.Time) (next proto.Time) {
 	s.now = max(s.now, now)
 	var seen proto.Seq
@@ -65,7 +66,10 @@ func (s *Shard) turn(now proto.Time) (next proto.Time) {
 	s.keepAppointments()
 	s.post()
 	s.speak()
-	return s.agenda.next()
+	if next = s.spoke + beat; len(s.agenda) > 0 {
+		next = min(next, s.agenda[0].at)
+	}
+	return next
 }
 
 func (s *Shard) command(c *Command) {
@@ -148,7 +152,8 @@ func (s *Shard) post() {
 // speak delivers what has become durable, this turn's batch included if nothing that it may tell of is
 // still on its way.
 func (s *Shard) speak() {
-	if len(s.batch.Outs) > 0 {
+	if len(s.batch.Outs) > 0 || s.now >= s.spoke+beat {
+		s.batch.Shard, s.batch.Now, s.spoke = s.index, s.now, s.now
 		s.unsaid = append(s.unsaid, pending{need: s.seen, batch: s.batch})
 		s.batch = s.blank()
 	}

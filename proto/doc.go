@@ -15,12 +15,12 @@
 //
 //	conversation = hello welcome { request reply | private | broadcast } close
 //	request      = hello | games | join | leave | pools | stake | sell | account | predictions
-//	             | friends | follow | unfollow | presence | time
+//	             | friends | follow | unfollow | presence | time | heartbeat
 //	reply        = welcome | games | joined | left | pools | receipt | account | predictions
-//	             | friends | followed | unfollowed | presence | time | refused
+//	             | friends | followed | unfollowed | presence | time | heartbeat | refused
 //	private      = receipt | refused | payout | refund | balance      (numbered by "n")
 //	broadcast    = odds | event | opened | locked | settled | voided | game   (numbered by "seq")
-//	             | conflated
+//	             | conflated | heartbeat
 //
 // A request carries an "id" chosen by the client, from 1 to 2^53-1, and is answered
 // exactly once, with the same id: by its reply or by a refusal. The id of a stake is
@@ -45,7 +45,7 @@
 // # A worked conversation
 //
 //	→ {"type":"hello","id":1,"guest":"Ada"}
-//	← {"type":"welcome","id":1,"t":1671382800000000,"epoch":77,"account":12,"name":"Ada","balance":100000,"n":0,"token":"eyJ…","durability":"always"}
+//	← {"type":"welcome","id":1,"t":1671382800000000,"epoch":77,"account":12,"name":"Ada","balance":100000,"n":0,"resumed":false,"token":"eyJ…","durability":"always"}
 //	→ {"type":"games","id":2}
 //	← {"type":"games","id":2,"t":1671382801000000,"games":[{"game":3,"name":"Argentina v France","state":"live","teams":["Argentina","France"],"score":[0,0],"minute":1,"interval":3000000,"present":201}]}
 //	→ {"type":"join","id":3,"game":3}

@@ -24,6 +24,8 @@ func integer[T ~int64 | ~uint64 | ~uint32 | ~uint16 | ~uint8 | ~int](b []byte, v
 	return strconv.AppendInt(b, int64(v), 10)
 }
 
+func boolean(b []byte, key string, v bool) []byte { return strconv.AppendBool(append(b, key...), v) }
+
 func text(b []byte, key, v string) []byte { return quote(append(b, key...), v) }
 
 // quote appends v as a JSON string. Text that needs no escape is copied; the rest goes the
@@ -141,6 +143,7 @@ func (m *Welcome) AppendJSON(b []byte) []byte {
 	b = text(b, `,"name":`, m.Name)
 	b = num(b, `,"balance":`, m.Balance)
 	b = num(b, `,"n":`, m.N)
+	b = boolean(b, `,"resumed":`, m.Resumed)
 	if m.Token != "" {
 		b = text(b, `,"token":`, m.Token)
 	}
@@ -269,6 +272,19 @@ func (m *Clock) AppendJSON(b []byte) []byte {
 	return append(b, '}')
 }
 
+func (m *Heartbeat) AppendJSON(b []byte) []byte {
+	b = open(b, m)
+	if m.ID != 0 {
+		b = num(b, `,"id":`, m.ID)
+	}
+	b = num(b, `,"t":`, m.T)
+	b = num(b, `,"game":`, m.Game)
+	b = num(b, `,"seq":`, m.Seq)
+	b = num(b, `,"interval":`, m.Interval)
+	b = boolean(b, `,"stale":`, m.Stale)
+	return append(b, '}')
+}
+
 func (m *Refused) AppendJSON(b []byte) []byte {
 	b = open(b, m)
 	b = num(b, `,"id":`, m.ID)
@@ -374,8 +390,7 @@ func (m *Settled) AppendJSON(b []byte) []byte {
 	b = num(b, `,"paid":`, m.Paid)
 	b = append(b, `,"x":`...)
 	b = m.Multiplier.append(b)
-	b = append(b, `,"refunded":`...)
-	b = strconv.AppendBool(b, m.Refunded)
+	b = boolean(b, `,"refunded":`, m.Refunded)
 	return append(b, '}')
 }
 

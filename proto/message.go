@@ -73,6 +73,7 @@ type (
 		Name       string    `json:"name"`
 		Balance    Amount    `json:"balance"`
 		N          uint64    `json:"n"`               // the last private number
+		Resumed    bool      `json:"resumed"`         // the private messages after the client's n, up to this N, follow
 		Token      string    `json:"token,omitempty"` // a new guest keeps it to come back
 		Durability string    `json:"durability"`      // "always", or "interval=1s": what a power failure may take
 	}
@@ -177,6 +178,17 @@ type (
 		Reason Refusal
 	}
 )
+
+// Heartbeat ends a silence: it says up to which broadcast a game has come, so that a client knows whether it
+// has missed any. A game that has broadcast lately needs none.
+type Heartbeat struct {
+	ID       RequestID `json:"id,omitempty"` // where it answers a request
+	T        Time      `json:"t"`
+	Game     GameID    `json:"game"`
+	Seq      uint64    `json:"seq"`      // the last broadcast of the game
+	Interval Time      `json:"interval"` // the batching interval in force
+	Stale    bool      `json:"stale"`    // the market has not been heard of: odds may be old
+}
 
 // Private messages besides Receipt and Refused.
 type (
@@ -350,6 +362,7 @@ func (*Followed) Type() string    { return "followed" }
 func (*Unfollowed) Type() string  { return "unfollowed" }
 func (*Presence) Type() string    { return "presence" }
 func (*Clock) Type() string       { return "time" }
+func (*Heartbeat) Type() string   { return "heartbeat" }
 func (*Refused) Type() string     { return "refused" }
 func (*Payout) Type() string      { return "payout" }
 func (*Refund) Type() string      { return "refund" }

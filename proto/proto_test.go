@@ -48,6 +48,8 @@ var said = []Message{
 	&Settled{T: 1, Game: 2, Seq: 3, Pool: 4, Winners: []Outcome{1}, Gross: 5, Takeout: 6, Paid: 7, Multiplier: 1001, Refunded: true},
 	&Voided{T: 1, Game: 2, Seq: 3, Pool: 4, Reason: "rain"},
 	&GameChanged{T: 1, Seq: 2, Game: someGame},
+	&Heartbeat{ID: 5, T: 1, Game: 2, Seq: 3, Interval: 4, Stale: true},
+	&Heartbeat{T: 1, Game: 2},
 	&Refused{ID: 1, T: 2, N: 3, Reason: RefusedPoolLocked},
 	&Refused{T: 2, Reason: RefusedMalformed},
 }
@@ -133,6 +135,8 @@ func TestRequestsAreRead(t *testing.T) {
 		{"\t{ \"amount\" : 250 ,\n\"outcome\":63, \"pool\":196609,\"id\":4 ,\"type\":\"stake\" }\r\n", Accepted, Request{Type: RequestStake, ID: 4, Pool: pool, Amount: 250, Outcome: 63}},
 		{`{"type":"hello","id":1,"guest":"Zoë"}`, Accepted, Request{Type: RequestHello, ID: 1, Guest: "Zoë", Outcome: OutcomeNone}},
 		{`{"type":"hello","id":1,"token":"a.b-c_d"}`, Accepted, Request{Type: RequestHello, ID: 1, Token: "a.b-c_d", Outcome: OutcomeNone}},
+		{`{"type":"hello","id":1,"token":"a","epoch":77,"n":5}`, Accepted, Request{Type: RequestHello, ID: 1, Token: "a", Epoch: 77, N: 5, Outcome: OutcomeNone}},
+		{`{"type":"heartbeat","id":1,"game":3,"every":1000000}`, Accepted, Request{Type: RequestHeartbeat, ID: 1, Game: 3, Every: Second, Outcome: OutcomeNone}},
 		{`{"type":"time","id":9007199254740991,"sent":-5}`, Accepted, Request{Type: RequestTime, ID: RequestMax, Sent: -5, Outcome: OutcomeNone}},
 		{`{"type":"join","id":3,"game":7,"future":{"x":[1,"}"]}}`, Accepted, Request{Type: RequestJoin, ID: 3, Game: 7, Outcome: OutcomeNone}},
 
@@ -189,7 +193,7 @@ func FuzzParse(f *testing.F) {
 // A request that a client appends is read as what it was.
 func TestRequestsRoundTrip(t *testing.T) {
 	for kind := RequestHello; int(kind) < len(requestTypes); kind++ {
-		full := Request{Type: kind, Outcome: 3, ID: 9, Game: 8, Pool: 7, Account: 6, Amount: 5, Sent: 4, Token: "t", Guest: "g"}
+		full := Request{Type: kind, Outcome: 3, ID: 9, Game: 8, Pool: 7, Account: 6, Amount: 5, Sent: 4, Every: 3, Epoch: 2, N: 1, Token: "t", Guest: "g"}
 		var once, twice Request
 		if refusal := once.Parse(full.AppendJSON(nil)); refusal != Accepted || once.Type != kind || once.ID != 9 {
 			t.Errorf("%s: %q %+v", kind, refusal.Code(), once)

@@ -29,7 +29,7 @@ var messageTypes = func() map[string]func() Message {
 		func() Message { return new(Refund) }, func() Message { return new(Balance) }, func() Message { return new(Odds) },
 		func() Message { return new(Conflated) }, func() Message { return new(Happened) }, func() Message { return new(Opened) },
 		func() Message { return new(Locked) }, func() Message { return new(Settled) }, func() Message { return new(Voided) },
-		func() Message { return new(GameChanged) },
+		func() Message { return new(GameChanged) }, func() Message { return new(Heartbeat) },
 	} {
 		types[empty().Type()] = empty
 	}

@@ -12,7 +12,7 @@ type RequestType uint8
 // The requests, with the members that each one reads besides type and id.
 const (
 	RequestNone        RequestType = iota
-	RequestHello                   // token, or guest: a name for a new guest account
+	RequestHello                   // token, or guest: a name for a new guest account; to resume: epoch, n
 	RequestGames                   //
 	RequestJoin                    // game
 	RequestLeave                   // game
@@ -26,10 +26,11 @@ const (
 	RequestUnfollow                // account
 	RequestPresence                // game
 	RequestTime                    // sent
+	RequestHeartbeat               // game, every: from now on, at least so often; 0: the server's default
 )
 
 var requestTypes = names{"", "hello", "games", "join", "leave", "pools", "stake", "sell", "account", "predictions",
-	"friends", "follow", "unfollow", "presence", "time"}
+	"friends", "follow", "unfollow", "presence", "time", "heartbeat"}
 
 func (t RequestType) String() string { return requestTypes.of(uint8(t)) }
 
@@ -45,6 +46,9 @@ type Request struct {
 	Account AccountID
 	Amount  Amount
 	Sent    Time
+	Every   Time
+	Epoch   uint64 // of the server that the client heard last
+	N       uint64 // last private number that the client has of it
 	Token   string
 	Guest   string
 }
@@ -123,6 +127,12 @@ func (r *Request) set(key []byte, n int64) bool {
 		r.Amount = Amount(n)
 	case "sent":
 		r.Sent = Time(n)
+	case "every":
+		r.Every = Time(n)
+	case "epoch":
+		r.Epoch = identifier(n)
+	case "n":
+		r.N = identifier(n)
 	default:
 		return false
 	}
@@ -166,9 +176,9 @@ func (r *Request) check(typed bool) Refusal {
 // parseAny is the slow way: encoding/json, which knows escapes, unknown members and every kind of error.
 func (r *Request) parseAny(b []byte) Refusal {
 	var any struct {
-		Type                                           *string
-		Token, Guest                                   string
-		ID, Game, Pool, Account, Outcome, Amount, Sent number
+		Type                                                            *string
+		Token, Guest                                                    string
+		ID, Game, Pool, Account, Outcome, Amount, Sent, Every, Epoch, N number
 	}
 	*r = Request{Outcome: OutcomeNone}
 	err := json.Unmarshal(b, &any)
@@ -177,7 +187,8 @@ func (r *Request) parseAny(b []byte) Refusal {
 		key string
 		n   number
 	}{
-		{"id", any.ID}, {"game", any.Game}, {"pool", any.Pool}, {"account", any.Account}, {"outcome", any.Outcome}, {"sent", any.Sent},
+		{"id", any.ID}, {"game", any.Game}, {"pool", any.Pool}, {"account", any.Account}, {"outcome", any.Outcome},
+		{"sent", any.Sent}, {"every", any.Every}, {"epoch", any.Epoch}, {"n", any.N},
 	} {
 		if member.n.sent {
 			r.set([]byte(member.key), member.n.value)
@@ -314,6 +325,10 @@ func (r *Request) AppendJSON(b []byte) []byte {
 		if r.Guest != "" {
 			b = text(b, `,"guest":`, r.Guest)
 		}
+		if r.Epoch != 0 {
+			b = num(b, `,"epoch":`, r.Epoch)
+			b = num(b, `,"n":`, r.N)
+		}
 	case RequestJoin, RequestLeave, RequestPools, RequestPresence:
 		b = num(b, `,"game":`, r.Game)
 	case RequestStake, RequestSell:
@@ -326,6 +341,9 @@ func (r *Request) AppendJSON(b []byte) []byte {
 		b = num(b, `,"account":`, r.Account)
 	case RequestTime:
 		b = num(b, `,"sent":`, r.Sent)
+	case RequestHeartbeat:
+		b = num(b, `,"game":`, r.Game)
+		b = num(b, `,"every":`, r.Every)
 	}
 	return append(b, '}')
 }

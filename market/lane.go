@@ -1,0 +1,83 @@
+package market
+
+import "tote/server/proto"
+
+// private is one message of an account's private lane, as small as it can be kept for a client that resumes.
+type private struct {
+	kind       privateKind
+	refusal    proto.Refusal
+	outcome    proto.Outcome
+	t          proto.Time
+	id         proto.RequestID // of a receipt or refusal
+	prediction proto.Seq
+	pool       proto.PoolID
+	amount     proto.Amount // staked, or the change of the balance
+	balance    proto.Amount // afterwards, free to stake
+	value      int64        // arrival of a receipt's request, or what a payout brings
+}
+
+type privateKind uint8
+
+const (
+	privateReceipt privateKind = iota
+	privateRefused
+	privatePayout
+	privateRefund
+	privateBalance
+)
+
+// laneMax is how many private messages are kept for an account, while the server lives. A client that was away
+// for longer asks for its account and predictions.
+const laneMax = 32
+
+// tell numbers a private message, keeps it, and sends it to all sessions of the account.
+func (s *Shard) tell(a *account, p private) {
+	live := a.lives()
+	p.t, p.balance = s.now, a.free()
+	live.n++
+	live.keep(p)
+	for _, session := range live.sessions {
+		s.say(session, live.n, &p)
+	}
+}
+
+// keep puts message n, the newest, into the ring; message i lies at (i-1) modulo laneMax, also while it grows.
+func (l *live) keep(p private) {
+	if len(l.lane) < laneMax {
+		l.lane = append(l.lane, p)
+		return
+	}
+	l.lane[(l.n-1)%laneMax] = p
+}
+
+// resume sends a session what it has missed after message n.
+func (s *Shard) resume(to Session, l *live, n uint64) {
+	for n++; n <= l.n; n++ {
+		s.say(to, n, &l.lane[(n-1)%laneMax])
+	}
+}
+
+// keeps reports whether all messages after n are kept.
+func (l *live) keeps(n uint64) bool { return n <= l.n && l.n-n <= uint64(len(l.lane)) }
+
+// say sends one private message to one session.
+func (s *Shard) say(to Session, n uint64, p *private) {
+	o := Out{Kind: OutMessage, To: to}
+	switch p.kind {
+	case privateReceipt:
+		o.Kind = OutReceipt
+		o.Receipt = proto.Receipt{ID: p.id, T: p.t, N: n, Prediction: p.prediction, Pool: p.pool, Outcome: p.outcome, Amount: p.amount,
+			Balance: p.balance, Arrived: proto.Time(p.value), Durability: s.config.Durability}
+	case privateRefused:
+		o.Kind = OutRefused
+		o.Refused = proto.Refused{ID: p.id, T: p.t, N: n, Reason: p.refusal}
+	case privatePayout:
+		o.Message = &proto.Payout{T: p.t, N: n, Prediction: p.prediction, Pool: p.pool, Outcome: p.outcome, Amount: p.amount,
+			Payout: proto.Amount(p.value), Balance: p.balance}
+	case privateRefund:
+		o.Message = &proto.Refund{T: p.t, N: n, Prediction: p.prediction, Pool: p.pool, Outcome: p.outcome, Amount: p.amount, Balance: p.balance}
+	case privateBalance:
+		o.Message = &proto.Balance{T: p.t, N: n, Change: p.amount, Balance: p.balance}
+	}
+	s.batch.Outs = append(s.batch.Outs, o)
+}
