@@ -13,6 +13,7 @@ type board struct {
 	seq       uint64     // of the last broadcast; the number of a lifetime of the server
 	published proto.Time // last distribution
 	due       proto.Time // next distribution; 0: nothing has changed
+	pace      proto.Time // the host cannot carry more than one distribution in so long; 0: it can
 }
 
 // next numbers a broadcast.
@@ -28,8 +29,19 @@ func (s *Shard) change(p *pool) {
 	if g.board.due != 0 {
 		return
 	}
-	g.board.due = max(s.now, g.board.published+g.opening.Interval)
+	g.board.due = max(s.now, g.board.published+g.interval())
 	s.agenda.add(appointment{at: g.board.due, kind: publishGame, game: g.id})
+}
+
+// interval is the batching interval in force.
+func (g *game) interval() proto.Time { return max(g.opening.Interval, g.board.pace) }
+
+// setPace stretches the interval, or lets it be as it was opened, and tells everybody.
+func (s *Shard) setPace(g *game, every proto.Time) {
+	before := g.interval()
+	if g.board.pace = min(every, intervalMax); g.interval() != before {
+		s.showGame(g)
+	}
 }
 
 // publish broadcasts the odds of each pool that changed since the last time.
@@ -73,7 +85,7 @@ func (g *game) showPools() []proto.Pool {
 
 func (g *game) show() proto.Game {
 	return proto.Game{Game: g.id, Name: g.opening.Name, State: g.state, Teams: g.opening.Teams, Score: g.score, Minute: g.minute,
-		Interval: g.opening.Interval}
+		Interval: g.interval()}
 }
 
 // showGame tells all loops of a game's state, whether or not anybody has joined it.

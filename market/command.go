@@ -69,6 +69,7 @@ const (
 	PostEvent  // Game; Args *proto.Event
 	Join       // Game; answered with the game's image
 	ShowPools  // Game
+	Pace       // Game, Every: no distributions more often than so, for as long as the server lives; 0: as the game was opened
 )
 
 // Command is one request to the market. Arrived is the time at which it reached the host; the market
@@ -85,6 +86,7 @@ type Command struct {
 	Pool    proto.PoolID
 	Amount  proto.Amount
 	Arrived proto.Time
+	Every   proto.Time
 	Epoch   uint64
 	N       uint64
 	Args    any // of the rare commands only

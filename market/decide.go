@@ -57,6 +57,9 @@ func (s *Shard) gameCommand(c *Command) {
 		id = c.Pool.Game()
 	}
 	g := s.games[id]
+	if g == nil && c.Kind == Pace {
+		return // archived meanwhile; nobody waits for an answer
+	}
 	if g == nil {
 		if c.Game == 0 {
 			s.refuse(c, proto.RefusedPoolUnknown)
@@ -70,6 +73,8 @@ func (s *Shard) gameCommand(c *Command) {
 		s.reply(c, &proto.Joined{ID: c.ID, T: s.now, Game: g.show(), Seq: g.board.seq, Pools: g.showPools()})
 	case ShowPools:
 		s.reply(c, &proto.Pools{ID: c.ID, T: s.now, Game: g.id, Seq: g.board.seq, Pools: g.showPools()})
+	case Pace:
+		s.setPace(g, c.Every)
 	case OpenPool:
 		s.openPool(c, g)
 	case PostEvent:

@@ -347,6 +347,43 @@ func TestDistributionsComeInBatches(t *testing.T) {
 	}
 }
 
+// A host that cannot carry a game's distributions stretches its interval, tells so, and lets go again.
+func TestPace(t *testing.T) {
+	tb := newTable(t, 2)
+	ada := tb.player(1, 10000)
+	g := tb.game()
+	p := tb.pool(g, proto.PoolOpening{})
+	tb.after(10 * proto.Second)
+	records := len(tb.journal.records)
+	pace := func(every proto.Time) []*proto.GameChanged {
+		return all[*proto.GameChanged](tb.do(Command{Kind: Pace, Game: g, Every: every}))
+	}
+	if changed := pace(9 * proto.Second); len(changed) != 1 || changed[0].Game.Interval != 9*proto.Second {
+		t.Errorf("stretched: %+v", changed)
+	}
+	if changed := pace(9 * proto.Second); len(changed) != 0 {
+		t.Errorf("stretched as before: %+v", changed)
+	}
+	if len(tb.journal.records) != records {
+		t.Error("the pace is in the journal")
+	}
+	tb.accept(1, ada, 1, p, 0, 10) // the leading edge
+	tb.accept(1, ada, 2, p, 0, 10)
+	if early := all[*proto.Odds](tb.after(8 * proto.Second)); len(early) != 0 {
+		t.Errorf("within the stretched interval: %+v", early)
+	}
+	if odds := all[*proto.Odds](tb.after(proto.Second)); len(odds) != 1 {
+		t.Errorf("after the stretched interval: %+v", odds)
+	}
+	if changed := pace(0); len(changed) != 1 || changed[0].Game.Interval != 3*proto.Second {
+		t.Errorf("let go: %+v", changed)
+	}
+	if changed := pace(proto.Second); len(changed) != 0 {
+		t.Errorf("a pace above the game's own: %+v", changed)
+	}
+	tb.do(Command{Kind: Pace, Game: 99, Every: proto.Minute})
+}
+
 // Broadcasts of a game are numbered without a gap, whatever they are.
 func TestBroadcastsAreNumbered(t *testing.T) {
 	tb := newTable(t, 2)
