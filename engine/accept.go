@@ -1,0 +1,248 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// door counts who is inside and refuses whoever would be too many.
+type door struct {
+	empty chan struct{} // a word when the last has left
+
+	accepted   atomic.Uint64
+	full       atomic.Uint64 // refused: Limits.Connections
+	crowded    atomic.Uint64 // refused: Limits.PerAddress
+	starved    atomic.Uint64 // refused: no descriptor left
+	acceptFail atomic.Uint64 // other errors of accept and enroll
+
+	mu        sync.Mutex
+	total     int
+	addresses map[netip.Addr]int
+
+	max, perAddress int
+	loopbackFree    bool // loopback has no limit unless one was asked for
+}
+
+func (d *door) open(l Limits) {
+	d.empty = make(chan struct{}, 1)
+	d.addresses = map[netip.Addr]int{}
+	d.max, d.perAddress = l.Connections, l.PerAddress
+	if d.perAddress == 0 {
+		d.perAddress, d.loopbackFree = defaults.PerAddress, true
+	}
+}
+
+// Answers to those who are not let in. They are short enough to always fit the socket.
+const (
+	answerFull    = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 10\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+	answerCrowded = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 60\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+)
+
+// enter lets a client in, or returns the answer that refuses it.
+func (d *door) enter(address netip.Addr) (refusal string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case d.total >= d.max:
+		d.full.Add(1)
+		return answerFull
+	case d.addresses[address] >= d.perAddress && !(d.loopbackFree && address.IsLoopback()):
+		d.crowded.Add(1)
+		return answerCrowded
+	}
+	d.total++
+	d.addresses[address]++
+	d.accepted.Add(1)
+	return ""
+}
+
+func (d *door) leave(address netip.Addr) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.addresses[address]--; d.addresses[address] == 0 {
+		delete(d.addresses, address)
+	}
+	if d.total--; d.total > 0 {
+		return
+	}
+	select {
+	case d.empty <- struct{}{}:
+	default:
+	}
+}
+
+func (d *door) inside() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.total
+}
+
+// household is the address that limits count: of IPv6, where every house has 2^64 addresses, its /64.
+func household(a netip.Addr) netip.Addr {
+	a = a.Unmap().WithZone("")
+	if a.Is4() || a.IsLoopback() {
+		return a
+	}
+	prefix, err := a.Prefix(64)
+	assert(err == nil, "an IPv6 address has a /64")
+	return prefix.Addr()
+}
+
+func listen(address string) (*net.TCPListener, error) {
+	config := net.ListenConfig{KeepAlive: -1} // the engine pings
+	l, err := config.Listen(context.Background(), "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	return l.(*net.TCPListener), nil
+}
+
+// Between failed accepts: long enough to cost nothing, short enough that newcomers get in soon after there is room.
+const acceptPause = 50 * time.Millisecond
+
+// accept lets clients in until the listener is closed.
+func (e *Engine) accept(ctx context.Context) {
+	spare := newSpare()
+	defer func() { spare.drop() }()
+	for ctx.Err() == nil {
+		c, err := e.listener.AcceptTCP()
+		switch {
+		case err == nil:
+			e.welcome(c)
+		case errors.Is(err, net.ErrClosed):
+			return
+		case isStarved(err):
+			e.door.starved.Add(1)
+			if !e.refuseWith(&spare) {
+				pause(ctx, acceptPause)
+			}
+		default: // want of memory, or a client that has gone already
+			e.notTaken(err)
+			pause(ctx, acceptPause)
+		}
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// spare is a descriptor kept for the moment when there is none: with it a newcomer is accepted and told to come
+// back, where it would otherwise hang in the backlog until its own time is over, and the listener would stay
+// readable and keep us busy.
+type spare struct{ file *os.File }
+
+func newSpare() spare {
+	file, err := os.Open(os.DevNull)
+	if err != nil {
+		return spare{}
+	}
+	return spare{file}
+}
+
+func (s *spare) drop() {
+	if s.file != nil {
+		_ = s.file.Close()
+		s.file = nil
+	}
+}
+
+// refuseWith gives up the spare descriptor for one newcomer, refuses it, and takes the descriptor back. It
+// returns false where that failed, because others were faster.
+func (e *Engine) refuseWith(s *spare) bool {
+	s.drop()
+	// Whoever knocked may have gone meanwhile: do not wait for the next with the spare in hand.
+	if err := e.listener.SetDeadline(time.Now().Add(acceptPause)); err != nil {
+		return false
+	}
+	c, err := e.listener.AcceptTCP()
+	if err == nil {
+		refuse(c, answerFull)
+	}
+	_ = e.listener.SetDeadline(time.Time{})
+	*s = newSpare()
+	return err == nil && s.file != nil
+}
+
+// refuse answers and closes. The answer may get lost where the client's request is already here, since the
+// close is then a reset.
+func refuse(c *net.TCPConn, answer string) {
+	_, _ = c.Write([]byte(answer))
+	_ = c.Close()
+}
+
+// welcome gives a client to a loop. The loop has the session from OnOpen on.
+func (e *Engine) welcome(c *net.TCPConn) {
+	remote := c.RemoteAddr().(*net.TCPAddr)
+	s := &session{address: household(remote.AddrPort().Addr())}
+	if refusal := e.door.enter(s.address); refusal != "" {
+		refuse(c, refusal)
+		return
+	}
+	// gnet puts the zones of addresses into a pool of bytes to be written to when the connection ends, and
+	// these strings are not ours.
+	remote.Zone, c.LocalAddr().(*net.TCPAddr).Zone = "", ""
+	err := prepare(c)
+	if err == nil {
+		_, err = e.client.EnrollContext(c, s) // closes c, and returns when OnOpen has
+	} else {
+		_ = c.Close()
+	}
+	if s.loop == nil { // or epoll took no more, of which gnet says nothing
+		e.door.leave(s.address)
+		e.notTaken(err)
+	}
+}
+
+// notTaken counts a newcomer who was closed for want of something. Want of descriptors is not logged: there is
+// a line for each newcomer as long as it lasts.
+func (e *Engine) notTaken(err error) {
+	if isStarved(err) {
+		e.door.starved.Add(1)
+		return
+	}
+	e.door.acceptFail.Add(1)
+	e.config.Log.Warn("take a connection in", "error", err)
+}
+
+func isStarved(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+}
+
+// prepare sets what gnet does not, or would set at the cost of a leaked descriptor if it fails. TCP_NODELAY is
+// Go's default.
+func prepare(c *net.TCPConn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("prepare a socket: %w", err)
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) {
+		failed = errors.Join(
+			setOption(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer),
+			setOption(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSentLow))
+	})
+	if err := errors.Join(err, failed); err != nil {
+		return fmt.Errorf("prepare a socket: %w", err)
+	}
+	return nil
+}
+
+func setOption(fd uintptr, level, option, value int) error {
+	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), level, option, value))
+}

@@ -1,0 +1,352 @@
+package engine
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"tote/server/market"
+	"tote/server/proto"
+)
+
+// receipts answers stakes from a batch that is made once, as a shard reuses its own.
+type receipts struct {
+	*testMarket
+	batch market.Batch
+}
+
+func (m *receipts) Submit(c *market.Command) bool {
+	if c.Kind != market.Stake {
+		return m.testMarket.Submit(c)
+	}
+	m.batch.Outs[0].To = c.From
+	m.engine.Deliver(&m.batch)
+	return true
+}
+
+func serveReceipts(t testing.TB) (*Engine, *receipts) {
+	t.Helper()
+	e, m := serve(t, Config{Loops: 1, Limits: Limits{Requests: 1 << 30}})
+	r := &receipts{testMarket: m, batch: market.Batch{Outs: []market.Out{{Kind: market.OutReceipt, Receipt: proto.Receipt{
+		ID: 1671382803000250, T: 1671382803000250, N: 1, Prediction: 90210, Pool: 196609, Amount: 250, Balance: 99750, Arrived: 1671382803000110, Durability: "always",
+	}}}}}
+	e.market = r
+	return e, r
+}
+
+var stakeFrame = text(`{"type":"stake","id":1671382803000250,"pool":196609,"outcome":0,"amount":250}`)
+
+// What a stake costs in engine and codec, without the kernel: frame → command → receipt → bytes.
+func BenchmarkRequest(b *testing.B) {
+	e, m := serveReceipts(b)
+	greeted(b, e, 12)
+	b.ReportAllocs()
+	onLoop(e, 0, func(l *loop) {
+		s := l.find(m.last[12])
+		frame, parcels := make([]byte, len(stakeFrame)), make([]parcel, 0, 64)
+		for b.Loop() {
+			copy(frame, stakeFrame)
+			l.frames(s, frame)
+			l.inbox.mu.Lock()
+			l.inbox.parcels, parcels = parcels[:0], l.inbox.parcels
+			l.inbox.mu.Unlock()
+			for i := range parcels {
+				l.answer(l.find(parcels[i].out.To), &parcels[i].out)
+			}
+			s.pending.Reset()
+		}
+	})
+}
+
+// crowdEnv makes the test binary a crowd of clients: "address token number".
+const crowdEnv = "TOTE_ENGINE_CROWD"
+
+// crowd is many clients in a process of their own, so that the CPU time of ours is the server's. They have
+// joined game 3, and count what they get.
+type crowd struct {
+	t     testing.TB
+	in    io.Writer
+	lines *bufio.Scanner
+	leave func()
+}
+
+func newCrowd(t testing.TB, e *Engine, n int) *crowd {
+	t.Helper()
+	child := exec.Command(os.Args[0])
+	child.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %d", crowdEnv, e.Addr(), e.Token(12), n))
+	child.Stderr = os.Stderr
+	in, err := child.StdinPipe()
+	out, err2 := child.StdoutPipe()
+	if err := errors.Join(err, err2, child.Start()); err != nil {
+		t.Fatal(err)
+	}
+	c := &crowd{t: t, in: in, lines: bufio.NewScanner(out)}
+	c.leave = sync.OnceFunc(func() {
+		if err := errors.Join(in.Close(), child.Wait()); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(c.leave)
+	c.answered() // all are in
+	return c
+}
+
+func (c *crowd) answered() {
+	if !c.lines.Scan() {
+		c.t.Fatal("the crowd has gone")
+	}
+}
+
+// await waits until the crowd has got n bytes in all since everybody was in.
+func (c *crowd) await(n int) {
+	fmt.Fprintln(c.in, n)
+	c.answered()
+}
+
+// beCrowd is the crowd's process.
+func beCrowd(order string) error {
+	words := strings.Fields(order)
+	n, err := strconv.Atoi(words[2])
+	if err != nil {
+		return err
+	}
+	var got atomic.Int64
+	conns := make(chan net.Conn, n)
+	failed := make(chan error, n)
+	var entering sync.WaitGroup
+	for from := range 16 {
+		entering.Go(func() {
+			for i := from; i < n; i += 16 {
+				conn, err := enter(words[0], words[1])
+				if err != nil {
+					failed <- err
+					return
+				}
+				conns <- conn
+			}
+		})
+	}
+	entering.Wait()
+	if len(failed) > 0 {
+		return <-failed
+	}
+	for range n {
+		conn := <-conns
+		go func() {
+			buffer := make([]byte, 2048)
+			for {
+				n, err := conn.Read(buffer)
+				got.Add(int64(n))
+				if err != nil {
+					return
+				}
+			}
+		}()
+	}
+	fmt.Println("in")
+	for orders := bufio.NewScanner(os.Stdin); orders.Scan(); fmt.Println("got") {
+		want, err := strconv.ParseInt(orders.Text(), 10, 64)
+		if err != nil {
+			return err
+		}
+		for got.Load() < want {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	return nil
+}
+
+// enter connects one of the crowd and returns when it is in the game.
+func enter(address, token string) (net.Conn, error) {
+	conn, err := net.Dial("tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	hello := text(fmt.Sprintf(`{"type":"hello","id":1,"token":%q}`, token))
+	if _, err := conn.Write(append(append([]byte(upgradeRequest), hello...), text(`{"type":"join","id":2,"game":3}`)...)); err != nil {
+		return nil, err
+	}
+	r := bufio.NewReaderSize(conn, 512)
+	for line := ""; line != "\r\n"; {
+		if line, err = r.ReadString('\n'); err != nil {
+			return nil, err
+		}
+	}
+	for range 2 { // welcome, joined
+		if _, err := readFrame(r); err != nil {
+			return nil, err
+		}
+	}
+	return conn, nil
+}
+
+// cpu is the time that this process has had of all processors.
+func cpu(t testing.TB) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// clients is how many a process may hold here: 10,000, or 5,000.
+func clients(b *testing.B) int {
+	b.Helper()
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		b.Fatal(err)
+	}
+	if limit.Cur < 10_500 {
+		return 5_000
+	}
+	return 10_000
+}
+
+// threeOdds is a distribution of a pool with three outcomes.
+var threeOdds = &proto.Odds{
+	T: 1671382803000250, Game: 3, Seq: 2, Pool: 196609, Counts: 90210,
+	Odds: []proto.Odd{{Staked: 750, Backers: 3, Multiplier: 1933}, {Staked: 1200, Backers: 7, Multiplier: 2417}, {Staked: 50, Backers: 1, Multiplier: 9000}},
+}
+
+// awaitDelivered waits until the only loop has delivered that many.
+func awaitDelivered(e *Engine, want uint64) {
+	for got := uint64(0); got < want; {
+		time.Sleep(10 * time.Millisecond) // each look costs the server a little
+		onLoop(e, 0, func(l *loop) { got = l.counts.Delivered })
+	}
+}
+
+// What a delivered distribution costs the server, all in, against a bare write(2) of the same bytes to the same
+// sockets from the same loop, burst by burst.
+func BenchmarkBroadcast(b *testing.B) {
+	n := clients(b)
+	e, m := serve(b, Config{Loops: 1})
+	m.announce(3)
+	c := newCrowd(b, e, n)
+	batch := market.Batch{Outs: []market.Out{{Game: 3, Message: threeOdds}}}
+	frame := appendMessage(nil, threeOdds)
+	total, ours, bare := 0, time.Duration(0), time.Duration(0)
+	delivered := uint64(0)
+	for b.Loop() {
+		began := cpu(b)
+		e.Deliver(&batch)
+		delivered += uint64(n)
+		awaitDelivered(e, delivered)
+		ours += cpu(b) - began
+		total += n * len(frame)
+		c.await(total)
+
+		began = cpu(b)
+		onLoop(e, 0, func(l *loop) {
+			for i := range l.places {
+				if s := l.places[i].session; s != nil && rawWrite(s.fd, frame) != len(frame) {
+					b.Error("a socket is full")
+				}
+			}
+		})
+		bare += cpu(b) - began
+		total += n * len(frame)
+		c.await(total)
+	}
+	frames := float64(b.N) * float64(n)
+	b.ReportMetric(float64(ours)/frames, "ns/frame")
+	b.ReportMetric(float64(bare)/frames, "bare-ns/frame")
+	b.ReportMetric(float64(ours)/float64(bare), "ratio")
+	b.ReportMetric(0, "ns/op")
+	b.Logf("%d clients, frames of %d bytes, %d bursts each way", n, len(frame), b.N)
+}
+
+// How long a request waits that meets a broadcast to 10,000: the loop reads after every slice.
+func BenchmarkRequestDuringBroadcast(b *testing.B) {
+	n := clients(b)
+	e, m := serve(b, Config{Loops: 1, Limits: Limits{Requests: 1 << 30}})
+	m.announce(3)
+	newCrowd(b, e, n)
+	asker := greeted(b, e, 12)
+	stop, stopped := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for delivered := uint64(n); ; delivered += uint64(n) {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			e.Deliver(&market.Batch{Outs: []market.Out{{Game: 3, Message: threeOdds}}})
+			awaitDelivered(e, delivered)
+		}
+	}()
+	request := text(`{"type":"time","id":1,"sent":1}`)
+	waits := make([]time.Duration, 0, 1<<16)
+	for b.Loop() {
+		began := time.Now()
+		asker.write(request)
+		asker.expect("time", 1)
+		waits = append(waits, time.Since(began))
+	}
+	close(stop)
+	<-stopped
+	slices.Sort(waits)
+	for name, share := range map[string]float64{"p50-µs": 0.5, "p99-µs": 0.99, "max-µs": 1} {
+		b.ReportMetric(float64(waits[int(share*float64(len(waits)-1))].Microseconds()), name)
+	}
+	b.Logf("%d clients, %d broadcasts, %d requests one after the other", n, e.Stats().Broadcasts, len(waits))
+}
+
+// What a connection costs that has said hello and joined a game, and is quiet.
+func BenchmarkIdle(b *testing.B) {
+	n := clients(b)
+	e, m := serve(b, Config{Loops: 1})
+	m.announce(3)
+	for range b.N {
+		before, rss := heap(), resident(b)
+		c := newCrowd(b, e, n)
+		m.forget()
+		b.ReportMetric(float64(heap()-before)/float64(n), "heap-B/conn")
+		b.ReportMetric(float64(resident(b)-rss)/float64(n), "rss-B/conn")
+		c.leave()
+		eventually(b, "all have left", func() bool { return e.door.inside() == 0 })
+	}
+}
+
+func heap() int64 {
+	runtime.GC()
+	debug.FreeOSMemory()
+	var s runtime.MemStats
+	runtime.ReadMemStats(&s)
+	return int64(s.HeapAlloc + s.StackInuse)
+}
+
+// resident is the process's memory.
+func resident(t testing.TB) int64 {
+	b, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pages, err := strconv.ParseInt(strings.Fields(string(b))[1], 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pages * int64(os.Getpagesize())
+}
+
+// forget drops what the test's market keeps of each session.
+func (m *testMarket) forget() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.commands, m.attached, m.last = nil, map[market.Session]proto.AccountID{}, map[proto.AccountID]market.Session{}
+}

@@ -1,0 +1,77 @@
+package engine
+
+import (
+	"cmp"
+	"slices"
+
+	"tote/server/proto"
+)
+
+const (
+	// Ended games stay listed for a while, so that who comes late sees the result.
+	endedStay   = 10 * proto.Minute
+	endedMax    = 64
+	forgetTicks = 100 // between looks for games to forget
+)
+
+// list keeps the catalogue.
+func (l *loop) list(g *proto.Game) *room {
+	r := l.rooms[g.Game]
+	if r == nil {
+		r = &room{present: l.engine.counter(g.Game)}
+		l.rooms[g.Game] = r
+		at, _ := slices.BinarySearchFunc(l.catalogue, g.Game, func(r *room, id proto.GameID) int {
+			return cmp.Compare(r.game.Game, id)
+		})
+		l.catalogue = slices.Insert(l.catalogue, at, r)
+	}
+	r.game = *g
+	switch {
+	case g.State != proto.GameEnded:
+		r.endedAt = 0
+	case r.endedAt == 0:
+		r.endedAt = l.now
+		l.forget()
+	}
+	return r
+}
+
+// forget takes ended games off the catalogue. Rooms go with them, but not while somebody is inside.
+func (l *loop) forget() {
+	ended := 0
+	for _, r := range l.catalogue {
+		if r.endedAt != 0 {
+			ended++
+		}
+	}
+	l.catalogue = slices.DeleteFunc(l.catalogue, func(r *room) bool {
+		if r.endedAt == 0 || l.now-r.endedAt < endedStay && ended <= endedMax || len(r.subs) > 0 {
+			return false
+		}
+		ended--
+		delete(l.rooms, r.game.Game)
+		return true
+	})
+}
+
+func (l *loop) presence(s *session, r *proto.Request) proto.Refusal {
+	room := l.rooms[r.Game]
+	if room == nil {
+		return proto.RefusedGameUnknown
+	}
+	l.tell(s, &proto.Presence{ID: r.ID, T: l.now, Game: r.Game, Present: int(room.present.Load())})
+	return proto.Accepted
+}
+
+func (l *loop) listGames(id proto.RequestID) *proto.Games {
+	m := &proto.Games{ID: id, T: l.now, Games: make([]proto.Game, 0, len(l.catalogue))}
+	for _, r := range l.catalogue {
+		if r.endedAt != 0 && l.now-r.endedAt >= endedStay {
+			continue // kept for those who are still inside
+		}
+		g := r.game
+		g.Present = int(r.present.Load())
+		m.Games = append(m.Games, g)
+	}
+	return m
+}

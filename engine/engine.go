@@ -1,0 +1,310 @@
+// Package engine is bytes to commands and batches to bytes: the WebSocket server of the tote.
+//
+// Loops read requests and give commands to the market; the market's durable batches come back through Deliver,
+// and the loops write them: answers and private messages to the session that they are for, broadcasts to
+// everybody in the game. The engine decides nothing about money, touches no disk, and knows the market by one
+// small interface.
+//
+// # Who owns what
+//
+//	thing                          owner                          others
+//	session, its socket and        its loop: one goroutine of     put parcels and calls into the loop's
+//	  buffers, its subscriptions     gnet's                         inbox and ring its bell
+//	room: a game's subscribers     its loop; each loop has its    present, the count of connections over
+//	  and queued broadcasts          own room of a game             all loops, is atomic
+//	broadcast: encoded frames      nobody: never changed once     shared by all loops; the garbage
+//	                                 it is delivered                collector ends it
+//	batch                          the shard that calls Deliver   engine copies what it keeps
+//	door: connections by address   its mutex
+//	accepting, timers              a goroutine each, in Run
+//
+// # gnet's contract, which is ours
+//
+// gnet is used as a "client" whose connections we accept and enroll, since its own listener shuts the whole
+// engine down when descriptors run out (and its Run then returns nil).
+//
+//   - Bytes from Next die when OnTraffic returns; what is not taken is copied into a buffer without bound. So
+//     every read takes everything, and keeps the little that is not whole.
+//   - Write copies what the socket does not take into a buffer without bound and tells nobody. So we look
+//     at OutboundBuffered before we write.
+//   - Write closes the connection on an error, and OnClose runs inside of it. So nothing that a loop
+//     walks through is cut short by gone: a subscriber's place becomes a hole until the broadcast is over.
+//   - Closing sends only what the socket takes at once. So we shut down our side when everything is
+//     sent, wait for the client's end, and cut at a deadline.
+//   - A task given to Execute from inside a loop runs before the loop reads again, and so starves all reading. So
+//     a loop is woken by a socket of its own, the bell, which waits its turn among the other sockets.
+//   - There are no timers on loops; OnTick runs elsewhere. So a goroutine puts ticks into the inboxes.
+//   - Enroll does not return when loops have ended. So accepting ends first.
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/panjf2000/gnet/v2"
+	"github.com/valyala/bytebufferpool"
+
+	"tote/server/market"
+	"tote/server/proto"
+)
+
+// Market is the market as the engine sees it.
+type Market interface {
+	// Submit hands a command over; c is copied. It returns false where the shard's inbox is full; the client is
+	// then told "busy". A Detach is never refused.
+	Submit(c *market.Command) bool
+	// NextAccount returns a fresh account id, for a guest.
+	NextAccount() proto.AccountID
+}
+
+// Config is what an Engine needs to know. Zero values are defaults but for Listen and Secret.
+type Config struct {
+	Listen       string            // host:port; port 0 is any
+	Loops        int               // GOMAXPROCS
+	Secret       []byte            // signs tokens; 16 bytes at least
+	GuestCredits proto.Amount      // what a guest begins with; 0: no guests
+	Page         http.Handler      // answers HTTP requests but for /ws, on a loop, so it must not wait. nil: 404
+	Log          *slog.Logger      // slog.Default
+	Now          func() proto.Time // the host's clock
+	Limits       Limits
+}
+
+// Engine is the server's face to its clients.
+type Engine struct {
+	config Config
+	limits Limits
+	market Market
+	tokens tokens
+
+	listener *net.TCPListener
+	client   *gnet.Client
+	loops    []*loop
+	buffers  bytebufferpool.Pool // of outbound bytes and of messages that come in pieces
+	door     door
+	start    time.Time // of tick 0
+
+	mu      sync.Mutex
+	present map[proto.GameID]*atomic.Int64 // connections in each game, over all loops; guarded by mu, the counts are not
+}
+
+// New listens on c.Listen and starts the loops, so that Addr is known and Deliver may be called. Nobody is
+// accepted before Run; Run also ends what New began.
+func New(c Config, m Market) (*Engine, error) {
+	if len(c.Secret) < secretMin {
+		return nil, fmt.Errorf("make an engine: the secret has %d bytes; %d are the least", len(c.Secret), secretMin)
+	}
+	limits, err := c.Limits.filled()
+	if err != nil {
+		return nil, fmt.Errorf("make an engine: %w", err)
+	}
+	if c.Loops <= 0 {
+		c.Loops = runtime.GOMAXPROCS(0)
+	}
+	c.Loops = min(c.Loops, loopsMax)
+	if c.Page == nil {
+		c.Page = http.NotFoundHandler()
+	}
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	if c.Now == nil {
+		c.Now = func() proto.Time { return proto.Time(time.Now().UnixMicro()) }
+	}
+	e := &Engine{
+		config: c, limits: limits, market: m, tokens: newTokens(c.Secret),
+		start: time.Now(), present: map[proto.GameID]*atomic.Int64{},
+	}
+	e.door.open(limits)
+	if e.listener, err = listen(c.Listen); err != nil {
+		return nil, fmt.Errorf("make an engine: %w", err)
+	}
+	if err := e.startLoops(); err != nil {
+		return nil, errors.Join(fmt.Errorf("start loops: %w", err), e.listener.Close())
+	}
+	return e, nil
+}
+
+// startLoops starts gnet and gives each of its loops a loop of ours. gnet tells neither how many loops it has
+// nor which one a connection will get, but it gives the next connection to a loop that has the fewest: so the
+// bells, enrolled one after the other, reach every loop once, and stay.
+func (e *Engine) startLoops() error {
+	var err error
+	e.client, err = gnet.NewClient(&events{engine: e},
+		gnet.WithNumEventLoop(e.config.Loops),
+		gnet.WithReadBufferCap(readBuffer),
+		gnet.WithWriteBufferCap(writeBuffer),
+		gnet.WithLogger(gnetLog{e.config.Log}))
+	if err != nil {
+		return err
+	}
+	if err := e.client.Start(); err != nil {
+		return err
+	}
+	known := map[gnet.EventLoop]bool{}
+	for i := range e.config.Loops {
+		l := newLoop(e, i)
+		inside, outside, err := newBell()
+		if err != nil {
+			return errors.Join(err, e.stopLoops())
+		}
+		l.inbox.bell = outside
+		e.loops = append(e.loops, l)
+		if _, err := e.client.EnrollContext(inside, l); err != nil { // runs OnOpen, which sets l.gnet
+			return errors.Join(fmt.Errorf("enroll the bell of loop %d: %w", i, err), e.stopLoops())
+		}
+		assert(l.gnet != nil && !known[l.gnet], "every loop of gnet has one bell")
+		known[l.gnet] = true
+	}
+	return nil
+}
+
+func (e *Engine) stopLoops() error {
+	for _, l := range e.loops {
+		l.inbox.close()
+	}
+	err := e.client.Stop()
+	for _, l := range e.loops {
+		l.publish() // they have ended
+	}
+	return err
+}
+
+// Addr is where the engine listens.
+func (e *Engine) Addr() net.Addr { return e.listener.Addr() }
+
+// Token makes the token with which the owner of an account says hello.
+func (e *Engine) Token(a proto.AccountID) string { return e.tokens.sign(a) }
+
+// Run accepts clients until ctx ends. Then it drains: nobody is accepted any more, all clients are told to come
+// back (1012), what is written reaches them, and whoever is still there after Limits.DrainTime is cut. The
+// market must take Detach until Run returns; Deliver may be called ever after and does nothing.
+func (e *Engine) Run(ctx context.Context) error {
+	ctx, end := context.WithCancel(ctx)
+	defer end()
+	var accepting, ticking sync.WaitGroup
+	accepting.Go(func() { e.accept(ctx) })
+	ticks, stopTicks := context.WithCancel(context.Background())
+	ticking.Go(func() { e.tick(ticks) })
+
+	<-ctx.Done()
+	err := e.listener.Close()
+	accepting.Wait() // before the loops end: Enroll would wait for ever
+	e.drain()
+	stopTicks()
+	ticking.Wait()
+	if err := errors.Join(err, e.stopLoops()); err != nil {
+		return fmt.Errorf("stop the engine: %w", err)
+	}
+	return nil
+}
+
+// drain parts from everybody and waits for the last to go.
+func (e *Engine) drain() {
+	for _, l := range e.loops {
+		l.inbox.call(func() { l.draining = true })
+	}
+	limit := time.NewTimer(e.limits.DrainTime)
+	defer limit.Stop()
+	for e.door.inside() > 0 {
+		select {
+		case <-e.door.empty:
+		case <-limit.C:
+			e.config.Log.Warn("clients were cut when the time to drain was over", "connections", e.door.inside())
+			return
+		}
+	}
+}
+
+// tick drives the timers of all loops.
+func (e *Engine) tick(ctx context.Context) {
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			for _, l := range e.loops {
+				l.inbox.call(l.ticked)
+			}
+		}
+	}
+}
+
+// ticks is the number of the current tick.
+func (e *Engine) ticks() uint32 { return uint32(time.Since(e.start) / tick) }
+
+// counter returns the count of connections in a game.
+func (e *Engine) counter(game proto.GameID) *atomic.Int64 {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	n := e.present[game]
+	if n == nil {
+		n = new(atomic.Int64)
+		e.present[game] = n
+	}
+	return n
+}
+
+// events is what gnet calls, on the loop that the connection belongs to.
+type events struct {
+	gnet.BuiltinEventEngine
+	engine *Engine
+}
+
+func (v *events) OnOpen(c gnet.Conn) ([]byte, gnet.Action) {
+	switch owner := c.Context().(type) {
+	case *loop:
+		owner.gnet = c.EventLoop()
+	case *session:
+		v.engine.loopOf(c.EventLoop()).open(owner, c)
+	}
+	return nil, gnet.None
+}
+
+// loopOf finds our loop of gnet's: there are few.
+func (e *Engine) loopOf(el gnet.EventLoop) *loop {
+	for _, l := range e.loops {
+		if l.gnet == el {
+			return l
+		}
+	}
+	panic("gnet has a loop without a bell")
+}
+
+func (v *events) OnTraffic(c gnet.Conn) gnet.Action {
+	in, err := c.Next(-1)
+	assert(err == nil, "gnet always has all that it has")
+	switch owner := c.Context().(type) {
+	case *loop:
+		owner.turn()
+	case *session:
+		owner.loop.read(owner, in)
+	}
+	return gnet.None
+}
+
+func (v *events) OnClose(c gnet.Conn, _ error) gnet.Action {
+	if s, ok := c.Context().(*session); ok {
+		s.loop.gone(s)
+	}
+	return gnet.None
+}
+
+// gnetLog passes on what gnet says. Its warnings tell of connections that closed in the turn in which they were
+// readable, which is nothing to warn of.
+type gnetLog struct{ log *slog.Logger }
+
+func (g gnetLog) Debugf(format string, args ...any) { g.log.Debug(fmt.Sprintf(format, args...)) }
+func (g gnetLog) Infof(format string, args ...any)  { g.log.Debug(fmt.Sprintf(format, args...)) }
+func (g gnetLog) Warnf(format string, args ...any)  { g.log.Debug(fmt.Sprintf(format, args...)) }
+func (g gnetLog) Errorf(format string, args ...any) { g.log.Error(fmt.Sprintf(format, args...)) }
+func (g gnetLog) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }

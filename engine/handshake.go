@@ -1,0 +1,173 @@
+package engine
+
+import (
+	"bufio"
+	"bytes"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/gobwas/ws"
+)
+
+// Subprotocol is what a client may ask for and gets anyhow.
+const Subprotocol = "tote.json"
+
+// path is where WebSockets begin; everything else is the page's.
+const path = "/ws"
+
+// Answers to requests that are not carried out.
+const (
+	answerMalformed = "HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+	answerMethod    = "HTTP/1.1 405 Method Not Allowed\r\nAllow: GET, HEAD\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+	answerTimeout   = "HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+	answerLong      = "HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+)
+
+var blankLine = []byte("\r\n\r\n")
+
+// pingFrame has no payload: the pong is enough.
+var pingFrame = ws.MustCompileFrame(ws.NewPingFrame(nil))
+
+// upgrader answers the opening handshake (section 4.2).
+var upgrader = ws.Upgrader{Protocol: func(offered []byte) bool { return string(offered) == Subprotocol }}
+
+// handshake collects the head of an HTTP request and answers it.
+func (l *loop) handshake(s *session, in []byte) {
+	had := 0
+	if s.head != nil {
+		had = s.head.Len()
+	}
+	if had == 0 && (in[0] < 'A' || in[0] > 'Z') {
+		l.answerHTTP(s, answerMalformed) // no method begins so; TLS does
+		return
+	}
+	taken := in[:min(len(in), l.engine.limits.HandshakeBytes-had)]
+	head := taken
+	if s.head != nil {
+		s.head.B = append(s.head.B, taken...)
+		head = s.head.B
+	}
+	from := max(0, had-len(blankLine)+1) // what came before was searched before
+	end := bytes.Index(head[from:], blankLine)
+	switch {
+	case end >= 0:
+		end += from + len(blankLine)
+		l.answerHead(s, head[:end], in[end-had:])
+	case len(head) == l.engine.limits.HandshakeBytes:
+		l.answerHTTP(s, answerLong)
+	case s.head == nil:
+		s.head = l.engine.buffers.Get()
+		s.head.B = append(s.head.B, head...)
+	}
+}
+
+// answerHead answers a whole head. Frames may follow in the same read, since a client need not wait for
+// anything once it knows the subprotocol; what follows a request for a page is not answered, as the answer
+// says.
+func (l *loop) answerHead(s *session, head, rest []byte) {
+	line, _, _ := strings.Cut(string(head), "\r\n")
+	method, line, _ := strings.Cut(line, " ")
+	target, _, _ := strings.Cut(line, " ")
+	target, _, _ = strings.Cut(target, "?")
+	switch {
+	case target == path:
+		l.upgrade(s, head)
+	case method == http.MethodGet || method == http.MethodHead:
+		l.page(s, head)
+	default:
+		l.answerHTTP(s, answerMethod)
+	}
+	if s.head != nil {
+		l.engine.buffers.Put(s.head)
+		s.head = nil
+	}
+	if s.state == open && len(rest) > 0 {
+		l.frames(s, rest)
+	}
+}
+
+// upgrade answers the opening handshake. gobwas reads from the head alone: from the connection it would swallow
+// the frames behind it.
+func (l *loop) upgrade(s *session, head []byte) {
+	b := l.out(s)
+	before := b.Len()
+	_, err := upgrader.Upgrade(struct {
+		io.Reader
+		io.Writer
+	}{bytes.NewReader(head), b})
+	if err == nil {
+		l.counts.Handshakes++
+		s.state = open
+		return
+	}
+	if b.Len() > before { // gobwas has said what is wrong
+		l.counts.HandshakesFailed++
+		l.partHTTP(s)
+		return
+	}
+	l.answerHTTP(s, answerMalformed)
+}
+
+// page answers with what Config.Page says, whole, and ends the connection.
+func (l *loop) page(s *session, head []byte) {
+	request, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(head)))
+	if err != nil {
+		l.answerHTTP(s, answerMalformed)
+		return
+	}
+	request.Body = http.NoBody
+	w := pageWriter{header: http.Header{}}
+	l.engine.config.Page.ServeHTTP(&w, request)
+	l.counts.Pages++
+	response := http.Response{
+		StatusCode: w.code(), ProtoMajor: 1, ProtoMinor: 1, Header: w.header, Request: request, Close: true,
+		ContentLength: int64(w.body.Len()), Body: io.NopCloser(&w.body),
+	}
+	err = response.Write(l.out(s))
+	assert(err == nil, "a response in memory is written to memory")
+	_ = s.gnet.SetWriteBuffer(pageBuffer)
+	l.partHTTP(s)
+	s.deadline = l.tick + ticks(pageTime)
+}
+
+// answerHTTP says why there is no handshake.
+func (l *loop) answerHTTP(s *session, answer string) {
+	l.counts.HandshakesFailed++
+	b := l.out(s)
+	b.B = append(b.B, answer...)
+	l.partHTTP(s)
+}
+
+// partHTTP lets what is written reach the client, as after a close frame.
+func (l *loop) partHTTP(s *session) {
+	if s.head != nil {
+		l.engine.buffers.Put(s.head)
+		s.head = nil
+	}
+	l.part(s)
+}
+
+// pageWriter keeps a page in memory.
+type pageWriter struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func (w *pageWriter) Header() http.Header { return w.header }
+
+func (w *pageWriter) WriteHeader(status int) {
+	if w.status == 0 && status >= 200 { // 1xx announce another one
+		w.status = status
+	}
+}
+
+func (w *pageWriter) Write(b []byte) (int, error) { return w.body.Write(b) }
+
+func (w *pageWriter) code() int {
+	if w.status == 0 {
+		return http.StatusOK
+	}
+	return w.status
+}

@@ -1,0 +1,132 @@
+package engine
+
+import (
+	"fmt"
+	"syscall"
+	"time"
+
+	"tote/server/market"
+)
+
+// Limits bound what a client may cost. A limit of 0 is its default.
+type Limits struct {
+	MessageBytes   int           // of one message of a client; longer ones close with 1009. 16 KiB
+	HandshakeBytes int           // of an HTTP request head; longer ones are answered 431. 8 KiB
+	HelloTime      time.Duration // from accept until hello, handshake included. 10 s
+	IdleTime       time.Duration // without a byte from the client, who is pinged at half of it. 90 s
+	CloseTime      time.Duration // from the close frame until the socket is cut. 5 s
+	DrainTime      time.Duration // from the end of Run's context until whoever is left is cut. 10 s
+	Connections    int           // in all. What RLIMIT_NOFILE leaves after descriptorsKept
+	PerAddress     int           // from one IPv4 address or IPv6 /64. 1,024, but for loopback, where proxies live: no limit
+	LaneBytes      int           // private bytes that the kernel has not taken; beyond it, 4000. 256 KiB
+	Joins          int           // games that a connection is in. 16
+	Malformed      int           // malformed requests until 1008. 16
+	Requests       int           // of one connection within a second; the rest is told "busy". 1,000
+}
+
+const (
+	// tick is the grain of all timers: a limit is kept to a tick, which no client notices, and a loop with
+	// nothing to do wakes ten times a second.
+	tick = 100 * time.Millisecond
+
+	// sliceMax is the number of subscribers written to before a loop reads again: 64 writes are about 0.4 ms,
+	// so requests wait 0.4/5 ms (p50/p99) during a broadcast to 50,000 instead of 204/505.
+	sliceMax = 64
+
+	// parcelsMax is the number of parcels of the inbox handled before a loop reads again: each may cost a write.
+	parcelsMax = 256
+
+	// partingMax is the number of close frames sent before a loop reads again, when the engine drains.
+	partingMax = 256
+
+	// sendBuffer is SO_SNDBUF, which the kernel doubles; notSentLow is TCP_NOTSENT_LOWAT. With the kernel's
+	// defaults a client that never reads hides 843 kB there while gnet believes all is sent.
+	sendBuffer = 16 << 10
+	notSentLow = 4 << 10
+
+	// pageBuffer is SO_SNDBUF for a page, which is read at once and whole; pageTime is how long that may take:
+	// 1 MB at 35 kB/s. gnet keeps the rest meanwhile.
+	pageBuffer = 256 << 10
+	pageTime   = 30 * time.Second
+
+	// readBuffer is gnet's, one per loop: what one read may take.
+	readBuffer = 64 << 10
+	// writeBuffer is gnet's, one per connection that lags: a small ring, then a list.
+	writeBuffer = 1 << 10
+
+	// loopsMax is gnet's.
+	loopsMax = 256
+
+	// descriptorsKept are for the journal, snapshots, the admin listener and gnet itself.
+	descriptorsKept = 256
+
+	// secretMin is the shortest key for HS256 that is no joke.
+	secretMin = 16
+)
+
+const _ = uint(market.SessionLoops - loopsMax) // every loop has a number in a Session; DeskLoop is none of them
+
+// Limits that are not given. Connections depends on the process.
+var defaults = Limits{
+	MessageBytes:   16 << 10,
+	HandshakeBytes: 8 << 10,
+	HelloTime:      10 * time.Second,
+	IdleTime:       90 * time.Second,
+	CloseTime:      5 * time.Second,
+	DrainTime:      10 * time.Second,
+	PerAddress:     1024,
+	LaneBytes:      256 << 10,
+	Joins:          16,
+	Malformed:      16,
+	Requests:       1000,
+}
+
+// filled returns l with its defaults in place.
+func (l Limits) filled() (Limits, error) {
+	if l.PerAddress < 0 { // 0 is told apart by the door
+		return l, fmt.Errorf("a limit is %d, below 0", l.PerAddress)
+	}
+	for _, field := range []struct {
+		value    *int
+		standard int
+	}{
+		{&l.MessageBytes, defaults.MessageBytes}, {&l.HandshakeBytes, defaults.HandshakeBytes},
+		{&l.LaneBytes, defaults.LaneBytes}, {&l.Joins, defaults.Joins},
+		{&l.Malformed, defaults.Malformed}, {&l.Requests, defaults.Requests}, {&l.Connections, connectionsMax()},
+	} {
+		if *field.value == 0 {
+			*field.value = field.standard
+		}
+		if *field.value < 0 {
+			return l, fmt.Errorf("a limit is %d, below 0", *field.value)
+		}
+	}
+	for _, field := range []struct {
+		value    *time.Duration
+		standard time.Duration
+	}{
+		{&l.HelloTime, defaults.HelloTime}, {&l.IdleTime, defaults.IdleTime},
+		{&l.CloseTime, defaults.CloseTime}, {&l.DrainTime, defaults.DrainTime},
+	} {
+		if *field.value == 0 {
+			*field.value = field.standard
+		}
+		if *field.value < 0 {
+			return l, fmt.Errorf("a limit is %v, below 0", *field.value)
+		}
+	}
+	return l, nil
+}
+
+// connectionsMax leaves descriptors to the rest of the process.
+func connectionsMax() int {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return defaults.PerAddress
+	}
+	descriptors := int(min(limit.Cur, market.SessionSlots))
+	return max(descriptors-descriptorsKept, descriptors/2)
+}
+
+// ticks is d in ticks, rounded up, so that a limit is never cut short.
+func ticks(d time.Duration) uint32 { return uint32((d+tick-1)/tick) + 1 }

@@ -1,0 +1,256 @@
+package engine
+
+import (
+	"sync"
+
+	"github.com/panjf2000/gnet/v2"
+
+	"tote/server/market"
+	"tote/server/proto"
+)
+
+// loop is one of gnet's event loops with the sessions that live on it. It alternates between reading what its
+// sockets have and turns, in which it takes what the others left in its inbox:
+//
+//	      ┌──────────── epoll ◀───────────┐
+//	      ▼                               │ bell, if something is left
+//	read: frames ─▶ commands ─▶ market    │
+//	turn: inbox ─▶ pending ─┐             │
+//	      broadcasts, slice ─┴▶ flush ────┘
+//
+// Owner of every field but inbox and published: the goroutine of gnet's loop.
+type loop struct {
+	engine *Engine
+	index  int
+	gnet   gnet.EventLoop // set in OnOpen of the bell
+	inbox  inbox
+
+	now  proto.Time // of this read or turn
+	tick uint32     // the last one of the wheel
+
+	places []place  // by slot
+	free   []uint32 // slots
+
+	rooms     map[proto.GameID]*room
+	catalogue []*room // by id
+	active    []*room // with broadcasts to distribute; the first is next
+
+	parcels []parcel // of the inbox
+	done    int      // parcels handled
+	calls   []func()
+	ticked  func()     // what a tick calls
+	dirty   []*session // with pending bytes
+	behind  []*session // that were spared a broadcast
+	wheel   wheel
+
+	idleTicks uint32
+	draining  bool
+	parted    int // slots parted from, while draining
+
+	// Scratch, so that the hot path allocates nothing.
+	parser    parser
+	request   proto.Request
+	command   market.Command
+	refused   proto.Refused
+	conflated proto.Conflated
+	parsers   *sync.Pool
+
+	counts    counts
+	published published
+}
+
+// place is a slot of the session table. The generation tells apart who had it.
+type place struct {
+	session    *session
+	generation uint32
+}
+
+func newLoop(e *Engine, index int) *loop {
+	l := &loop{
+		engine: e, index: index, rooms: map[proto.GameID]*room{}, tick: e.ticks(),
+		idleTicks: ticks(e.limits.IdleTime),
+		parser:    parser{max: e.limits.MessageBytes, buffers: &e.buffers},
+	}
+	l.parsers = &sync.Pool{New: func() any { return new(parser) }}
+	l.ticked = l.ticks
+	return l
+}
+
+// open takes a session in.
+func (l *loop) open(s *session, c gnet.Conn) {
+	if len(l.free) == 0 {
+		l.places = append(l.places, place{})
+		l.free = append(l.free, uint32(len(l.places)-1))
+	}
+	last := len(l.free) - 1
+	s.slot, l.free = l.free[last], l.free[:last]
+	p := &l.places[s.slot]
+	p.generation = max(1, (p.generation+1)%market.SessionGenerations) // 0 would name nobody
+	p.session = s
+
+	s.gnet, s.loop, s.fd, s.generation = c, l, c.Fd(), p.generation
+	s.bucket, s.heard, s.deadline = -1, l.tick, l.tick+ticks(l.engine.limits.HelloTime)
+	l.wheel.set(s, s.deadline)
+	l.counts.Connections++
+}
+
+// gone lets a session go. gnet calls it whenever a connection ends, also from within a write.
+func (l *loop) gone(s *session) {
+	l.retire(s)
+	s.state = gone
+	l.wheel.remove(s)
+	if s.pending != nil {
+		l.engine.buffers.Put(s.pending)
+		s.pending = nil
+	}
+	if s.head != nil {
+		l.engine.buffers.Put(s.head)
+		s.head = nil
+	}
+	if s.parser != nil {
+		s.parser.reset() // and not back to the pool: frames may be using it
+		s.parser = nil
+	}
+	l.places[s.slot].session = nil
+	l.free = append(l.free, s.slot)
+	l.counts.Connections--
+	l.engine.door.leave(s.address)
+}
+
+// find returns the open session of that name, or nil where it has ended.
+func (l *loop) find(name market.Session) *session {
+	if int(name.Slot()) >= len(l.places) {
+		return nil
+	}
+	p := &l.places[name.Slot()]
+	if p.session == nil || p.generation != name.Generation() || p.session.state != open {
+		return nil
+	}
+	return p.session
+}
+
+// read takes all that a session's socket had.
+func (l *loop) read(s *session, in []byte) {
+	if len(in) == 0 {
+		return
+	}
+	l.now = l.engine.config.Now()
+	s.heard, s.pinged = l.tick, false
+	l.counts.BytesIn += uint64(len(in))
+	switch s.state {
+	case handshaking:
+		l.handshake(s, in)
+	case open:
+		l.frames(s, in)
+	}
+	l.flush()
+}
+
+// turn handles what the inbox has, up to parcelsMax, one slice of broadcasts, and what is due.
+func (l *loop) turn() {
+	l.now = l.engine.config.Now()
+	more := l.done < len(l.parcels)
+	if !more {
+		clear(l.parcels)
+		l.done = 0
+	}
+	l.parcels, l.calls = l.inbox.take(l.parcels, more, l.calls)
+	l.counts.Inbox = uint64(len(l.parcels) - l.done)
+	l.counts.InboxMax = max(l.counts.InboxMax, l.counts.Inbox)
+	for _, call := range l.calls {
+		call()
+	}
+	clear(l.calls)
+	l.handle()
+	l.distribute()
+	if l.draining {
+		l.drain()
+	}
+	l.flush()
+	if l.done < len(l.parcels) || len(l.active) > 0 || l.draining && l.parted < len(l.places) {
+		l.inbox.ring()
+	}
+}
+
+// handle handles parcels.
+func (l *loop) handle() {
+	end := min(len(l.parcels), l.done+parcelsMax)
+	for ; l.done < end; l.done++ {
+		p := &l.parcels[l.done]
+		if p.broadcast != nil {
+			l.cast(p.broadcast)
+			continue
+		}
+		s := l.find(p.out.To)
+		if s == nil {
+			l.counts.Orphans++
+			continue
+		}
+		l.answer(s, &p.out)
+	}
+}
+
+// answer passes on what the market says to a session.
+func (l *loop) answer(s *session, out *market.Out) {
+	switch out.Kind {
+	case market.OutReceipt:
+		l.tell(s, &out.Receipt)
+	case market.OutRefused:
+		l.answerRefused(s, &out.Refused)
+	case market.OutMessage:
+		switch m := out.Message.(type) {
+		case *proto.Welcome:
+			l.welcome(s, m)
+		case *proto.Joined:
+			l.joined(s, m)
+		default:
+			l.tell(s, m)
+		}
+	}
+}
+
+func (l *loop) answerRefused(s *session, m *proto.Refused) {
+	if m.ID == 0 {
+		return // of an image that reimage asked for: the game is over
+	}
+	if m.ID == s.hello {
+		s.account, s.hello = 0, 0 // another hello may follow
+	}
+	l.tellRefused(s, m)
+}
+
+// welcome ends hello. A guest gets his token, which the market does not know.
+func (l *loop) welcome(s *session, m *proto.Welcome) {
+	s.hello, s.account = 0, m.Account
+	if s.guest {
+		own := *m // the market's must not change
+		own.Token = l.engine.Token(m.Account)
+		m = &own
+	}
+	l.tell(s, m)
+}
+
+// ticks is what happens at each tick.
+func (l *loop) ticks() {
+	l.advance(l.engine.ticks())
+	l.catchUpAll()
+	if l.tick%forgetTicks == 0 {
+		l.forget()
+	}
+	l.publish()
+}
+
+// drain parts from some of the sessions: not from all in one turn, since each costs a write.
+func (l *loop) drain() {
+	end := min(len(l.places), l.parted+partingMax)
+	for ; l.parted < end; l.parted++ {
+		s := l.places[l.parted].session
+		if s == nil {
+			continue
+		}
+		l.close(s, proto.CloseRestart)
+		if s.state == handshaking {
+			l.answerHTTP(s, answerFull)
+		}
+	}
+}

@@ -1,0 +1,275 @@
+package engine
+
+import (
+	"net/netip"
+
+	"github.com/gobwas/ws"
+	"github.com/panjf2000/gnet/v2"
+	"github.com/valyala/bytebufferpool"
+
+	"tote/server/market"
+	"tote/server/proto"
+)
+
+// session is a connection and who speaks over it. There may be a million: what only a few need at a time hangs
+// on pointers.
+//
+// Owner of every field: its loop, from OnOpen on.
+//
+//	accepted ─▶ handshaking ─▶ open ─▶ closing ─▶ gone
+//	                 └─ a page, a refusal ─▶┘
+type session struct {
+	gnet       gnet.Conn
+	loop       *loop
+	fd         int
+	slot       uint32
+	generation uint32
+	address    netip.Addr // as the door counts it
+
+	account proto.AccountID // 0: nobody yet
+	hello   proto.RequestID // of a hello that the market has not answered; 0: none
+
+	head    *bytebufferpool.ByteBuffer // of an HTTP request that is not whole
+	parser  *parser                    // of frames that are not whole
+	pending *bytebufferpool.ByteBuffer // written at the end of the turn; not nil: the session is in loop.dirty
+	games   []membership
+
+	next, previous *session // in a bucket of the wheel
+	bucket         int16    // -1: in none
+	state          state
+	guest          bool   // the account was opened by this session
+	pinged         bool   // since the last byte heard
+	shut           bool   // our side of the socket is shut down
+	behind         bool   // in loop.behind
+	deadline       uint32 // tick: of hello, of the pong, or of closing
+	heard          uint32 // tick of the last byte
+	malformed      int32  // requests
+	second         uint32 // of requests
+	requests       int32  // in second
+}
+
+// state is where a session is in its life.
+type state uint8
+
+const (
+	handshaking state = iota
+	open
+	closing // we have said all; what comes is ignored
+	gone
+)
+
+// membership is a session's place among the subscribers of a room.
+type membership struct {
+	room *room
+	at   int
+}
+
+// name is how the market knows the session.
+func (s *session) name() market.Session {
+	return market.NewSession(s.loop.index, s.generation, s.slot)
+}
+
+// frames reads what came over an open connection.
+func (l *loop) frames(s *session, in []byte) {
+	p := s.parser
+	if p == nil {
+		p = &l.parser // nothing is kept between messages
+	}
+	for len(in) > 0 && s.state == open {
+		var e event
+		var payload []byte
+		e, payload, in = p.next(in)
+		switch e {
+		case eventNone:
+			continue
+		case eventText:
+			l.requested(s, payload)
+		case eventPing:
+			l.pong(s, payload)
+		case eventClose:
+			l.goodbye(s, payload)
+		case eventWrong:
+			l.close(s, p.code)
+		}
+		l.counts.FramesIn++
+	}
+	l.keep(s, p)
+}
+
+// keep leaves the parser with the session only while it holds a part of something.
+func (l *loop) keep(s *session, p *parser) {
+	switch {
+	case p.idle() || s.state != open:
+		p.reset()
+		if s.parser != nil {
+			s.parser = nil
+			l.parsers.Put(p)
+		}
+	case s.parser == nil:
+		s.parser = l.parsers.Get().(*parser)
+		*s.parser = *p
+		*p = parser{max: p.max, buffers: p.buffers}
+	}
+}
+
+func (l *loop) pong(s *session, payload []byte) {
+	if b := l.lane(s); b != nil {
+		b.B = appendFrame(b.B, ws.OpPong, payload)
+	}
+}
+
+// requested answers a request, or passes it on to the market.
+func (l *loop) requested(s *session, text []byte) {
+	r := &l.request
+	l.counts.Requests++
+	refusal := r.Parse(text)
+	if refusal == proto.Accepted {
+		refusal = l.permitted(s, r)
+	}
+	if refusal == proto.Accepted {
+		refusal = l.carryOut(s, r)
+	}
+	if refusal == proto.Accepted {
+		return
+	}
+	l.refuse(s, r.ID, refusal)
+	if refusal != proto.RefusedMalformed {
+		return
+	}
+	if s.malformed++; int(s.malformed) >= l.engine.limits.Malformed {
+		l.close(s, proto.ClosePolicy)
+	}
+}
+
+// permitted applies what holds before any request is looked at.
+func (l *loop) permitted(s *session, r *proto.Request) proto.Refusal {
+	if second := uint32(l.now / proto.Second); second != s.second {
+		s.second, s.requests = second, 0
+	}
+	if s.requests++; int(s.requests) > l.engine.limits.Requests {
+		return proto.RefusedBusy
+	}
+	if s.account == 0 && r.Type != proto.RequestHello && r.Type != proto.RequestTime {
+		return proto.RefusedHelloMissing
+	}
+	return proto.Accepted
+}
+
+func (l *loop) carryOut(s *session, r *proto.Request) proto.Refusal {
+	switch r.Type {
+	case proto.RequestHello:
+		return l.greet(s, r)
+	case proto.RequestTime:
+		l.tell(s, &proto.Clock{ID: r.ID, T: l.now, Sent: r.Sent})
+	case proto.RequestGames:
+		l.tell(s, l.listGames(r.ID))
+	case proto.RequestPresence:
+		return l.presence(s, r)
+	case proto.RequestLeave:
+		return l.left(s, r)
+	case proto.RequestJoin:
+		if len(s.games) >= l.engine.limits.Joins && s.in(l.rooms[r.Game]) < 0 {
+			return proto.RefusedJoinsMany
+		}
+		return l.submit(s, r, market.Join)
+	case proto.RequestPools:
+		return l.submit(s, r, market.ShowPools)
+	case proto.RequestStake:
+		return l.submit(s, r, market.Stake)
+	case proto.RequestSell:
+		return l.submit(s, r, market.Sell)
+	case proto.RequestAccount:
+		return l.submit(s, r, market.ShowAccount)
+	case proto.RequestPredictions:
+		return l.submit(s, r, market.ShowPredictions)
+	case proto.RequestFriends:
+		return l.submit(s, r, market.ShowFriends)
+	case proto.RequestFollow:
+		return l.submit(s, r, market.Follow)
+	case proto.RequestUnfollow:
+		return l.submit(s, r, market.Unfollow)
+	default:
+		return proto.RefusedRequestUnknown
+	}
+	return proto.Accepted
+}
+
+// submit gives the market a command with all that the request says. The answer comes in a batch.
+func (l *loop) submit(s *session, r *proto.Request, kind market.CommandKind) proto.Refusal {
+	l.command = market.Command{
+		Kind: kind, From: s.name(), ID: r.ID, Account: s.account, Arrived: l.now,
+		Game: r.Game, Pool: r.Pool, Outcome: r.Outcome, Amount: r.Amount, Other: r.Account,
+	}
+	if !l.engine.market.Submit(&l.command) {
+		return proto.RefusedBusy
+	}
+	return proto.Accepted
+}
+
+// greet binds the session to an account. It is bound at once, so that requests may follow hello without waiting
+// for welcome: the account's shard gets them in this order.
+func (l *loop) greet(s *session, r *proto.Request) proto.Refusal {
+	if s.account != 0 {
+		return proto.RefusedHelloAgain
+	}
+	c := market.Command{Kind: market.Attach, From: s.name(), ID: r.ID, Arrived: l.now}
+	switch credits := l.engine.config.GuestCredits; {
+	case r.Token != "":
+		if c.Account = l.engine.tokens.read(r.Token); c.Account == 0 {
+			return proto.RefusedTokenInvalid
+		}
+	case r.Guest == "":
+		return proto.RefusedTokenInvalid
+	case credits == 0:
+		return proto.RefusedGuests
+	default:
+		c.Kind, c.Attach, c.Account = market.OpenAccount, true, l.engine.market.NextAccount()
+		c.Args = &proto.AccountOpening{Name: r.Guest, Deposit: credits}
+	}
+	if !l.engine.market.Submit(&c) {
+		return proto.RefusedBusy
+	}
+	s.account, s.hello, s.guest = c.Account, r.ID, c.Kind == market.OpenAccount
+	l.wheel.set(s, s.heard+l.pingAfter(s))
+	return proto.Accepted
+}
+
+// goodbye answers a close frame with its own body: "it SHOULD echo the status code" (section 5.5.1).
+func (l *loop) goodbye(s *session, body []byte) {
+	l.counts.closed(proto.CloseNormal)
+	l.part(s)
+	b := l.out(s)
+	b.B = appendFrame(b.B, ws.OpClose, body)
+}
+
+// close says why the connection ends.
+func (l *loop) close(s *session, code proto.CloseCode) {
+	if s.state != open {
+		return
+	}
+	l.counts.closed(code)
+	l.part(s)
+	b := l.out(s)
+	b.B = appendClose(b.B, uint16(code), code.Reason())
+}
+
+// part is where a session stops: it leaves its games and its account, and has CloseTime to take what is written
+// to it.
+func (l *loop) part(s *session) {
+	l.retire(s)
+	s.state = closing
+	s.deadline = l.tick + ticks(l.engine.limits.CloseTime)
+	l.wheel.set(s, l.tick+1)
+}
+
+// retire takes a session out of the game.
+func (l *loop) retire(s *session) {
+	for len(s.games) > 0 {
+		l.unsubscribe(s, len(s.games)-1)
+	}
+	if s.account != 0 {
+		taken := l.engine.market.Submit(&market.Command{Kind: market.Detach, From: s.name(), Account: s.account, Arrived: l.now})
+		assert(taken, "a Detach is never refused")
+		s.account = 0
+	}
+}

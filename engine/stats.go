@@ -1,0 +1,127 @@
+package engine
+
+import (
+	"sync"
+
+	"tote/server/proto"
+)
+
+// Counts are the counts of one loop, or of all.
+type Counts struct {
+	Connections      int64  // now
+	Handshakes       uint64 // upgraded
+	HandshakesFailed uint64 // answered with an HTTP error
+	Pages            uint64 // answered by Config.Page
+	BytesIn          uint64
+	BytesOut         uint64
+	Writes           uint64 // each about one system call
+	FramesIn         uint64
+	FramesOut        uint64
+	Requests         uint64
+	Orphans          uint64 // messages of the market for sessions that have ended
+	Broadcasts       uint64 // distributed, per loop
+	Delivered        uint64 // broadcasts × subscribers
+	Conflated        uint64 // messages that slow consumers were spared
+	Reimaged         uint64 // images asked for, for slow consumers
+	InboxMax         uint64 // parcels that waited for one turn, at most
+	Inbox            uint64 // parcels that waited at the last tick
+	SpreadSum        uint64 // µs from a broadcast's first receiver to its last, per loop; divide by Broadcasts
+	SpreadMax        uint64 // µs
+}
+
+// Stats is what the engine has counted. It is a tick old at most.
+type Stats struct {
+	Counts
+	Accepted       uint64
+	RefusedFull    uint64 // by Limits.Connections
+	RefusedAddress uint64 // by Limits.PerAddress
+	RefusedStarved uint64 // no descriptor was left
+	AcceptErrors   uint64
+	Refusals       map[proto.Refusal]uint64
+	Closes         map[proto.CloseCode]uint64 // by the code of our close frame
+}
+
+// counts is what a loop counts with, in plain integers.
+type counts struct {
+	Counts
+	refusals [256]uint64 // by Refusal
+	closes   [32]uint64  // by closeIndex
+}
+
+// published is the copy of counts that others may see.
+type published struct {
+	mu     sync.Mutex
+	counts counts
+}
+
+// closeIndex packs 1000 to 1015 and 4000 to 4015.
+func closeIndex(code proto.CloseCode) int {
+	if code >= 4000 {
+		return int(code-4000)%16 + 16
+	}
+	return int(code-1000) % 16
+}
+
+func closeAt(index int) proto.CloseCode {
+	if index >= 16 {
+		return proto.CloseCode(4000 + index - 16)
+	}
+	return proto.CloseCode(1000 + index)
+}
+
+func (c *counts) closed(code proto.CloseCode) { c.closes[closeIndex(code)]++ }
+
+// publish shows the counts, once in a tick: counting itself needs no atomic instruction.
+func (l *loop) publish() {
+	l.published.mu.Lock()
+	l.published.counts = l.counts
+	l.published.mu.Unlock()
+}
+
+// Stats sums up the loops.
+func (e *Engine) Stats() Stats {
+	s := Stats{
+		Accepted: e.door.accepted.Load(), RefusedFull: e.door.full.Load(), RefusedAddress: e.door.crowded.Load(),
+		RefusedStarved: e.door.starved.Load(), AcceptErrors: e.door.acceptFail.Load(),
+		Refusals: map[proto.Refusal]uint64{}, Closes: map[proto.CloseCode]uint64{},
+	}
+	for _, l := range e.loops {
+		l.published.mu.Lock()
+		c := l.published.counts
+		l.published.mu.Unlock()
+		s.add(&c.Counts)
+		for i, n := range c.refusals {
+			if n > 0 {
+				s.Refusals[proto.Refusal(i)] += n
+			}
+		}
+		for i, n := range c.closes {
+			if n > 0 {
+				s.Closes[closeAt(i)] += n
+			}
+		}
+	}
+	return s
+}
+
+func (c *Counts) add(o *Counts) {
+	c.Connections += o.Connections
+	c.Handshakes += o.Handshakes
+	c.HandshakesFailed += o.HandshakesFailed
+	c.Pages += o.Pages
+	c.BytesIn += o.BytesIn
+	c.BytesOut += o.BytesOut
+	c.Writes += o.Writes
+	c.FramesIn += o.FramesIn
+	c.FramesOut += o.FramesOut
+	c.Requests += o.Requests
+	c.Orphans += o.Orphans
+	c.Broadcasts += o.Broadcasts
+	c.Delivered += o.Delivered
+	c.Conflated += o.Conflated
+	c.Reimaged += o.Reimaged
+	c.InboxMax = max(c.InboxMax, o.InboxMax)
+	c.Inbox += o.Inbox
+	c.SpreadSum += o.SpreadSum
+	c.SpreadMax = max(c.SpreadMax, o.SpreadMax)
+}
