@@ -11,10 +11,13 @@ import (
 // left to the garbage collector: loops let go of it at different times, rooms keep the newest odds for slow
 // consumers, and one small allocation per distribution is not worth counting references.
 type broadcast struct {
-	game    proto.GameID
-	bytes   []byte      // whole frames
-	parts   []part      // one for each frame
-	changed *proto.Game // if it tells of the game itself: the last state
+	game     proto.GameID
+	shard    int
+	seq      uint64          // of the last message
+	bytes    []byte          // whole frames
+	parts    []part          // one for each frame
+	changed  *proto.Game     // if it tells of the game itself: the last state
+	happened *proto.Happened // if it tells of an event: the last one
 }
 
 // part is one frame of a broadcast.
@@ -26,6 +29,7 @@ type part struct {
 
 // delivery is a batch on its way to the loops.
 type delivery struct {
+	shard int
 	outs  []market.Out
 	casts []*broadcast // in the order of the runs of outs that they stand for
 	text  []byte
@@ -36,8 +40,12 @@ var deliveries = sync.Pool{New: func() any { return new(delivery) }}
 // Deliver sends what a batch says. It is called by the shards, each from its own goroutine, with what is
 // durable; it copies what it keeps. What is for the operators' desk is not for the engine.
 func (e *Engine) Deliver(b *market.Batch) {
+	e.clocks.hear(b)
+	if len(b.Outs) == 0 {
+		return
+	}
 	d := deliveries.Get().(*delivery)
-	d.outs = b.Outs
+	d.outs, d.shard = b.Outs, b.Shard
 	d.encode(e)
 	for i, l := range e.loops {
 		l.inbox.put(i, d)
@@ -70,7 +78,7 @@ func (d *delivery) run(i int) int {
 }
 
 func (d *delivery) broadcast(e *Engine, outs []market.Out) *broadcast {
-	b := &broadcast{game: outs[0].Game, parts: make([]part, len(outs))}
+	b := &broadcast{game: outs[0].Game, shard: d.shard, seq: outs[len(outs)-1].Seq, parts: make([]part, len(outs))}
 	d.text = d.text[:0]
 	for i := range outs {
 		m := outs[i].Message
@@ -78,6 +86,8 @@ func (d *delivery) broadcast(e *Engine, outs []market.Out) *broadcast {
 		switch m := m.(type) {
 		case *proto.Odds:
 			p.pool, p.odds = m.Pool, true
+		case *proto.Happened:
+			b.happened = m
 		case *proto.Locked:
 			p.pool = m.Pool
 		case *proto.Settled:

@@ -87,9 +87,11 @@ type Engine struct {
 	listener *net.TCPListener
 	client   *gnet.Client
 	loops    []*loop
+	clocks   clocks
 	buffers  bytebufferpool.Pool // of outbound bytes and of messages that come in pieces
 	door     door
 	start    time.Time // of tick 0
+	pacer    pacer
 
 	mu      sync.Mutex
 	present map[proto.GameID]*atomic.Int64 // connections in each game, over all loops; guarded by mu, the counts are not
@@ -235,6 +237,7 @@ func (e *Engine) tick(ctx context.Context) {
 			for _, l := range e.loops {
 				l.inbox.call(l.ticked)
 			}
+			e.pace()
 		}
 	}
 }

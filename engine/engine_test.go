@@ -147,7 +147,7 @@ func (m *testMarket) broadcast(g proto.GameID, make ...func(seq uint64) proto.Me
 	var b market.Batch
 	for _, f := range make {
 		m.seq[g]++
-		b.Outs = append(b.Outs, market.Out{Game: g, Message: f(m.seq[g])})
+		b.Outs = append(b.Outs, market.Out{Game: g, Seq: m.seq[g], Message: f(m.seq[g])})
 	}
 	m.engine.Deliver(&b)
 }

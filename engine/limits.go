@@ -18,6 +18,8 @@ type Limits struct {
 	DrainTime      time.Duration // from the end of Run's context until whoever is left is cut. 10 s
 	Connections    int           // in all. What RLIMIT_NOFILE leaves after descriptorsKept
 	PerAddress     int           // from one IPv4 address or IPv6 /64. 1,024, but for loopback, where proxies live: no limit
+	Heartbeat      time.Duration // of silence in a game, at most; a client may ask for as little as a fifth of it. 5 s
+	StaleTime      time.Duration // without a sign of life from a game's shard, until its heartbeats say stale. 3 s: three beats of a shard
 	LaneBytes      int           // private bytes that the kernel has not taken; beyond it, 4000. 256 KiB
 	Joins          int           // games that a connection is in. 16
 	Malformed      int           // malformed requests until 1008. 16
@@ -75,6 +77,8 @@ var defaults = Limits{
 	CloseTime:      5 * time.Second,
 	DrainTime:      10 * time.Second,
 	PerAddress:     1024,
+	Heartbeat:      5 * time.Second,
+	StaleTime:      3 * time.Second,
 	LaneBytes:      256 << 10,
 	Joins:          16,
 	Malformed:      16,
@@ -107,6 +111,7 @@ func (l Limits) filled() (Limits, error) {
 	}{
 		{&l.HelloTime, defaults.HelloTime}, {&l.IdleTime, defaults.IdleTime},
 		{&l.CloseTime, defaults.CloseTime}, {&l.DrainTime, defaults.DrainTime},
+		{&l.Heartbeat, defaults.Heartbeat}, {&l.StaleTime, defaults.StaleTime},
 	} {
 		if *field.value == 0 {
 			*field.value = field.standard

@@ -35,14 +35,16 @@ type loop struct {
 	catalogue []*room // by id
 	active    []*room // with broadcasts to distribute; the first is next
 
-	parcels []parcel // of the inbox
-	done    int      // parcels handled
-	calls   []func()
-	ticked  func()     // what a tick calls
-	dirty   []*session // with pending bytes
-	behind  []*session // that were spared a broadcast
-	wheel   wheel
+	parcels   []parcel // of the inbox
+	done      int      // parcels handled
+	calls     []func()
+	ticked    func()     // what a tick calls
+	dirty     []*session // with pending bytes
+	behind    []*session // that were spared a broadcast
+	listeners []listener // who asked for heartbeats
+	wheel     wheel
 
+	weighed   proto.Time // when weigh last looked
 	idleTicks uint32
 	draining  bool
 	parted    int // slots parted from, while draining
@@ -234,6 +236,8 @@ func (l *loop) welcome(s *session, m *proto.Welcome) {
 func (l *loop) ticks() {
 	l.advance(l.engine.ticks())
 	l.catchUpAll()
+	l.beat()
+	l.weigh()
 	if l.tick%forgetTicks == 0 {
 		l.forget()
 	}

@@ -25,6 +25,12 @@ type room struct {
 	game    proto.Game
 	present *atomic.Int64 // over all loops
 	endedAt proto.Time    // 0: not ended
+	shard   int           // that the game lives on
+	seq     uint64        // of the last message of the market
+	heard   proto.Time    // last broadcast or heartbeat
+	stale   bool          // the last heartbeat said so
+	spent   proto.Time    // writing to its subscribers, since the last weighing
+	cost    float64       // see load
 
 	subs  []subscriber
 	holes []int // in subs
@@ -66,13 +72,23 @@ func (l *loop) cast(b *broadcast) {
 	if r == nil {
 		return // nobody has joined a game that was never announced
 	}
+	if b.happened != nil {
+		r.game.Minute, r.game.Score = b.happened.Minute, b.happened.Score
+	}
 	first := r.next
+	r.shard, r.seq = b.shard, b.seq
 	r.next += uint64(len(b.parts))
 	r.remember(b, first)
+	l.enqueue(r, queued{b, first})
+}
+
+// enqueue has a broadcast distributed, if there is anybody to get it.
+func (l *loop) enqueue(r *room, q queued) {
+	r.heard = l.now
 	if len(r.subs) == 0 {
 		return
 	}
-	r.queue = append(r.queue, queued{b, first})
+	r.queue = append(r.queue, q)
 	if len(r.queue) == 1 {
 		l.active = append(l.active, r)
 	}
@@ -83,7 +99,9 @@ func (l *loop) cast(b *broadcast) {
 func (l *loop) distribute() {
 	for budget := sliceMax; budget > 0 && len(l.active) > 0; {
 		r := l.active[0]
+		began := l.engine.config.Now()
 		budget -= max(1, l.slice(r, budget))
+		r.spent += max(0, l.engine.config.Now()-began)
 		copy(l.active, l.active[1:])
 		l.active = l.active[:len(l.active)-1]
 		if len(r.queue) > 0 {

@@ -165,6 +165,8 @@ func (l *loop) carryOut(s *session, r *proto.Request) proto.Refusal {
 		l.tell(s, l.listGames(r.ID))
 	case proto.RequestPresence:
 		return l.presence(s, r)
+	case proto.RequestHeartbeat:
+		return l.askedBeat(s, r)
 	case proto.RequestLeave:
 		return l.left(s, r)
 	case proto.RequestJoin:
@@ -212,7 +214,7 @@ func (l *loop) greet(s *session, r *proto.Request) proto.Refusal {
 	if s.account != 0 {
 		return proto.RefusedHelloAgain
 	}
-	c := market.Command{Kind: market.Attach, From: s.name(), ID: r.ID, Arrived: l.now}
+	c := market.Command{Kind: market.Attach, From: s.name(), ID: r.ID, Arrived: l.now, Epoch: r.Epoch, N: r.N}
 	switch credits := l.engine.config.GuestCredits; {
 	case r.Token != "":
 		if c.Account = l.engine.tokens.read(r.Token); c.Account == 0 {

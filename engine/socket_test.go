@@ -261,7 +261,7 @@ func TestHelloTime(t *testing.T) {
 
 // A quiet client is pinged; one that does not answer is closed, one that does stays.
 func TestIdleTime(t *testing.T) {
-	e, _ := serve(t, Config{Limits: Limits{IdleTime: 600 * time.Millisecond}})
+	e, _ := serve(t, Config{Limits: Limits{IdleTime: 600 * time.Millisecond, CloseTime: patience}})
 	deaf, awake := greeted(t, e, 12), greeted(t, e, 13+1)
 	for range 5 {
 		if f := awake.frame(); f.Header.OpCode != ws.OpPing {

@@ -52,6 +52,7 @@ type counts struct {
 type published struct {
 	mu     sync.Mutex
 	counts counts
+	loads  []load
 }
 
 // closeIndex packs 1000 to 1015 and 4000 to 4015.

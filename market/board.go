@@ -56,7 +56,7 @@ func (s *Shard) publish(id proto.GameID, due proto.Time) {
 			continue
 		}
 		p.changed = false
-		s.broadcast(id, &proto.Odds{T: s.now, Game: id, Seq: g.board.next(), Pool: p.id, Counts: s.seen, Odds: p.odds()})
+		s.broadcast(g, &proto.Odds{T: s.now, Game: id, Seq: g.board.next(), Pool: p.id, Counts: s.seen, Odds: p.odds()})
 	}
 }
 
@@ -90,7 +90,7 @@ func (g *game) show() proto.Game {
 
 // showGame tells all loops of a game's state, whether or not anybody has joined it.
 func (s *Shard) showGame(g *game) {
-	s.broadcast(g.id, &proto.GameChanged{T: s.now, Seq: g.board.next(), Game: g.show()})
+	s.broadcast(g, &proto.GameChanged{T: s.now, Seq: g.board.next(), Game: g.show()})
 }
 
 // announce shows all games and puts their deadlines on the agenda, before the first turn.

@@ -109,6 +109,7 @@ type Out struct {
 	Kind    OutKind
 	To      Session      // 0: everybody who has joined Game
 	Game    proto.GameID // of a broadcast
+	Seq     uint64       // of a broadcast
 	Receipt proto.Receipt
 	Refused proto.Refused
 	Message proto.Message // not to be changed: other sessions may hold it too

@@ -406,8 +406,8 @@ func TestBroadcastsAreNumbered(t *testing.T) {
 		if o.To != 0 {
 			continue
 		}
-		if got := seqOf(t, o.Message); got != seq+1 {
-			t.Errorf("%s has seq %d after %d", o.Message.Type(), got, seq)
+		if got := seqOf(t, o.Message); got != seq+1 || o.Seq != got {
+			t.Errorf("%s has seq %d (%d) after %d", o.Message.Type(), got, o.Seq, seq)
 		}
 		seq++
 	}

@@ -118,27 +118,27 @@ func (s *Shard) tellGame(g *game, body any, r *record, answer *proto.Answer) {
 		s.tellEvent(g, body.(*proto.Event))
 	case recordPoolOpened:
 		answer.Opened = append(answer.Opened, pool.id)
-		s.broadcast(g.id, &proto.Opened{T: s.now, Game: g.id, Seq: g.board.next(), Pool: pool.show()})
+		s.broadcast(g, &proto.Opened{T: s.now, Game: g.id, Seq: g.board.next(), Pool: pool.show()})
 		if at := pool.opening.LocksAt; at != 0 {
 			s.agenda.add(appointment{at: at, kind: lockPool, pool: pool.id})
 		}
 	case recordLocked:
 		answer.Locked = append(answer.Locked, pool.id)
 		pool.changed = false // these odds are the last
-		s.broadcast(g.id, &proto.Locked{T: s.now, Game: g.id, Seq: g.board.next(), Pool: pool.id, At: pool.locked, Counts: s.seen, Odds: pool.odds()})
+		s.broadcast(g, &proto.Locked{T: s.now, Game: g.id, Seq: g.board.next(), Pool: pool.id, At: pool.locked, Counts: s.seen, Odds: pool.odds()})
 		s.agenda.add(appointment{at: s.now + s.config.VoidAfter, kind: voidPool, pool: pool.id})
 	case recordSettled:
 		answer.Settled = append(answer.Settled, pool.id)
-		s.broadcast(g.id, pool.settledMessage(g, s.now))
+		s.broadcast(g, pool.settledMessage(g, s.now))
 	case recordVoided:
 		answer.Voided = append(answer.Voided, pool.id)
 		pool.changed = false
-		s.broadcast(g.id, &proto.Voided{T: s.now, Game: g.id, Seq: g.board.next(), Pool: pool.id, Reason: body.(*proto.Voiding).Reason})
+		s.broadcast(g, &proto.Voided{T: s.now, Game: g.id, Seq: g.board.next(), Pool: pool.id, Reason: body.(*proto.Voiding).Reason})
 	}
 }
 
 func (s *Shard) tellEvent(g *game, e *proto.Event) {
-	s.broadcast(g.id, &proto.Happened{T: s.now, Game: g.id, Seq: g.board.next(), Kind: e.Kind, Minute: e.Minute, Team: e.Team,
+	s.broadcast(g, &proto.Happened{T: s.now, Game: g.id, Seq: g.board.next(), Kind: e.Kind, Minute: e.Minute, Team: e.Team,
 		Player: e.Player, Score: e.Score})
 	if e.Kind == "kickoff" || e.Kind == "end" {
 		s.showGame(g)

@@ -201,7 +201,7 @@ func (s *Shard) answerDesk(c *Command, a *proto.Answer) {
 	s.batch.Outs = append(s.batch.Outs, Out{Kind: OutAnswer, To: c.From, Answer: a})
 }
 
-// broadcast speaks to everybody in the game.
-func (s *Shard) broadcast(id proto.GameID, m proto.Message) {
-	s.batch.Outs = append(s.batch.Outs, Out{Kind: OutMessage, Game: id, Message: m})
+// broadcast speaks to everybody in the game. m has just been numbered.
+func (s *Shard) broadcast(g *game, m proto.Message) {
+	s.batch.Outs = append(s.batch.Outs, Out{Kind: OutMessage, Game: g.id, Seq: g.board.seq, Message: m})
 }
