@@ -1,0 +1,51 @@
+# Two commands do everything on a fresh machine: `make run` plays a live match, `make test` passes the tests.
+# Both install what they need.
+
+GO ?= go
+OUTSIDE := engine/page/outside
+
+.PHONY: run build setup test check fuzz bench bench-smoke clean
+
+run: build ## a live match with simulated players at http://localhost:8080/
+	./server serve --demo
+
+build:
+	$(GO) build -o server .
+
+# What the outside tests need besides Go: a browser, node, and two npm packages.
+setup:
+	@command -v chromium >/dev/null && command -v node >/dev/null && command -v npm >/dev/null || \
+		(apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium nodejs npm)
+	cd $(OUTSIDE) && npm ci --no-audit --no-fund --silent
+
+test: setup check ## everything that must hold
+	$(GO) test -race -timeout 30m ./...
+	$(GO) test -run Allocat ./engine ./proto ./store # what must not allocate: counted without the race detector, which makes pools forget
+	$(MAKE) fuzz
+
+check: ## what needs no run
+	@test -z "$$(gofmt -l .)" || (gofmt -l . && echo "run gofmt -w on these" && false)
+	$(GO) vet ./...
+	$(GO) run honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK) ./...
+
+STATICCHECK := v0.6.1
+FUZZTIME ?= 5s
+
+# Each fuzz target for a short time; `make fuzz FUZZTIME=10m` for a long one.
+fuzz:
+	@set -e; for package in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
+			echo "fuzz $$package $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package >/tmp/fuzz.$$$$ 2>&1 || (cat /tmp/fuzz.$$$$; false); \
+			rm -f /tmp/fuzz.$$$$; \
+		done; \
+	done
+
+bench: ## the benchmarks, with the kernel's own limits beside them
+	$(GO) test -run '^$$' -bench . -benchmem ./proto ./market ./store ./engine
+
+bench-smoke: build ## 10,000 players on one game for 5 minutes, audited
+	./server bench smoke
+
+clean:
+	rm -rf server data $(OUTSIDE)/node_modules

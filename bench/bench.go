@@ -1,0 +1,286 @@
+// Package bench is the load and its meters: it plays thousands of bettors over real WebSocket
+// connections and says what the server did to every one of them.
+//
+// `server bench` runs it from the shell, `make bench-smoke` against a server that it starts for the
+// purpose, and `server serve --demo` for its simulated players. It speaks the wire only, as any client
+// would. It never looks into a server: what it knows of one comes from sockets, from /proc and, in
+// Smoke, from the admin listener.
+//
+//	        phase                        frames
+//	Run ─────────────▶ worker 0..W-1 ◀────────────▶ server
+//	 ▲                   │  epoll, its players, its timers
+//	 └───────────────────┘
+//	   tally, a few times a second: counters, histograms, checks, faults
+//
+// A worker owns its players and shares nothing. A tally changes hands: the worker fills it,
+// Run adds it to the results and gives it back empty.
+//
+// The load is an open loop. A stake's latency counts from the time it was planned for, so a server that
+// stalls is charged for every stake it held up, also for those that could not even be sent.
+package bench
+
+import (
+	"context"
+	"fmt"
+	"hash/maphash"
+	"time"
+)
+
+// phase is where a run stands. Run moves all workers from one to the next.
+type phase uint8
+
+const (
+	phaseConnect  phase = iota // players arrive and join; thinkers stake already
+	phasePlay                  // all who come have come: the planned stakes begin
+	phaseQuiet                 // no new stakes; what is under way arrives
+	phaseAudit                 // accounts and predictions are asked for and compared with what is held
+	phaseFarewell              // close handshakes
+	phaseStop
+)
+
+// Run plays the plan to its end, or until ctx is done, and reports. An error means that there was no
+// run; what went wrong during one is in the report.
+func Run(ctx context.Context, plan Plan) (*Report, error) {
+	plan = plan.withDefaults()
+	if err := plan.check(); err != nil {
+		return nil, fmt.Errorf("plan a run: %w", err)
+	}
+	if err := checkDescriptors(plan.Users); err != nil {
+		return nil, err
+	}
+	target, err := resolve(ctx, plan.Target)
+	if err != nil {
+		return nil, err
+	}
+	if !plan.Reconnect {
+		if err := knock(ctx, plan.Target); err != nil {
+			return nil, err
+		}
+	}
+	r := &run{
+		plan: plan, base: time.Now(), results: newResults(),
+		// Two tallies a worker: one is being filled while the other is being added.
+		tallies: make(chan *tally, 2*plan.Workers),
+		spares:  make([]chan *tally, plan.Workers),
+	}
+	r.server.pid, r.own.pid = plan.ServerPID, ownPID
+	if err := r.server.sample(r.base); err != nil {
+		return nil, err
+	}
+	r.rssBefore = r.server.last
+	seed := maphash.MakeSeed()
+	for i := range plan.Workers {
+		r.spares[i] = make(chan *tally, 2)
+		r.spares[i] <- newTally(i)
+		r.spares[i] <- newTally(i)
+		w, err := newWorker(&r.plan, target, i, r.base, seed, r.tallies, r.spares[i])
+		if err != nil {
+			for _, made := range r.workers {
+				made.close()
+			}
+			return nil, err
+		}
+		r.workers = append(r.workers, w)
+	}
+	for _, w := range r.workers {
+		go w.run() // ends after phaseStop, with a last tally
+	}
+	r.conduct(ctx)
+	return r.report(), nil
+}
+
+// run is one run as its conductor sees it.
+//
+// Owner of every field below: the goroutine in Run.
+type run struct {
+	plan    Plan
+	base    time.Time
+	workers []*worker
+	tallies chan *tally
+	spares  []chan *tally
+	gauges  []gauge // the last of each worker
+	results *results
+
+	server, own process
+	rssBefore   sample // of the server, before the first connection
+	rssJoined   sample // … with everyone in the game and nothing said
+	pssJoined   uint64
+	playFrom    mark
+	playTo      mark
+	parted      time.Duration
+	joined      int // players in a game when play began
+	tails       []*tail
+	audited     bool      // everyone who was there at the end
+	shown       time.Time // the last line of progress
+	sampled     time.Time
+	stopped     bool // by ctx
+	deserted    bool // every connection was lost
+}
+
+// mark is what the meters showed at one moment.
+type mark struct {
+	at          time.Duration // since the run's start
+	server, own time.Duration // CPU
+	frames      uint64
+	busy        time.Duration // of all workers
+	stakes      stakeCounts
+}
+
+func (r *run) mark() mark {
+	r.server.sample(r.base) // an error shows as a process that does nothing; the server may be gone
+	r.own.sample(r.base)
+	return mark{
+		at: time.Since(r.base), server: r.server.last.cpu, own: r.own.last.cpu,
+		frames: r.results.frames, busy: r.results.busy, stakes: r.results.stakes,
+	}
+}
+
+// conduct moves the workers through the phases.
+func (r *run) conduct(ctx context.Context) {
+	r.gauges = make([]gauge, len(r.workers))
+	arrival := time.Duration(float64(r.plan.Users) / r.plan.ConnectRate * float64(time.Second))
+	r.await(ctx, arrival+r.plan.patience.join, func() bool { g := r.now(); return g.joined+g.gone == r.plan.Users })
+	if r.plan.StakeRate > 0 { // with thinkers there is no quiet moment to measure
+		r.await(ctx, r.plan.Settle, func() bool { return false })
+	}
+	r.mark()
+	r.rssJoined, r.pssJoined = r.server.last, r.server.pss()
+
+	r.joined = r.now().joined
+	r.enter(phasePlay)
+	r.playFrom = r.mark()
+	r.play(ctx)
+	r.playTo = r.mark()
+
+	if !r.stopped && !r.deserted {
+		r.enter(phaseQuiet)
+		least := time.Now().Add(2*r.now().interval + r.plan.patience.tail)
+		r.await(ctx, r.plan.patience.quiet+2*r.now().interval, func() bool {
+			return r.now().waiting == 0 && time.Now().After(least)
+		})
+	}
+	if !r.stopped && !r.deserted {
+		r.enter(phaseAudit)
+		r.await(ctx, r.plan.patience.audit, func() bool { g := r.now(); r.audited = g.audited >= g.open; return r.audited })
+	}
+	r.parted = time.Since(r.base)
+	r.enter(phaseFarewell)
+	r.await(context.Background(), r.plan.patience.farewell, func() bool { return r.now().open == 0 })
+	r.stop()
+}
+
+// play lets the players play, with During beside them, until the plan's duration or During is over.
+func (r *run) play(ctx context.Context) {
+	beside, end := context.WithCancel(ctx)
+	defer end()
+	ended := make(chan error, 1)
+	if r.plan.During != nil {
+		go func() { ended <- r.plan.During(beside) }() // ends with beside, or before
+	}
+	span := r.plan.Duration
+	if span == 0 {
+		span = farFuture
+	}
+	running := r.plan.During != nil
+	note := func(err error) {
+		running = false
+		if err != nil {
+			r.results.fault("beside the players", err.Error())
+		}
+	}
+	r.await(ctx, span, func() bool {
+		select {
+		case err := <-ended:
+			note(err)
+			return true
+		default:
+		}
+		r.deserted = !r.plan.Reconnect && r.now().open == 0
+		return r.deserted
+	})
+	end()
+	if running {
+		note(<-ended)
+	}
+}
+
+// await adds up tallies until done says so, the time is over, or ctx is. It looks at done after each tally.
+func (r *run) await(ctx context.Context, span time.Duration, done func() bool) {
+	over := time.NewTimer(span)
+	defer over.Stop()
+	for {
+		select {
+		case t := <-r.tallies:
+			r.take(t)
+			if done() {
+				return
+			}
+		case <-over.C:
+			return
+		case <-ctx.Done():
+			r.stopped = true
+			return
+		}
+	}
+}
+
+// take adds a tally and gives it back empty.
+func (r *run) take(t *tally) {
+	r.gauges[t.worker] = t.gauge
+	for _, kind := range r.results.add(t, time.Since(r.base)) {
+		r.plan.Log.Warn("bench met a fault", "kind", kind, "example", r.results.faults[kind].Example)
+	}
+	t.clear()
+	r.spares[t.worker] <- t
+	now := time.Now()
+	if now.Sub(r.sampled) >= time.Second {
+		r.sampled = now
+		r.server.sample(r.base) // a server that has gone shows in its connections
+	}
+	if r.plan.Progress != nil && now.Sub(r.shown) >= progressEvery {
+		r.progress(now)
+	}
+}
+
+const progressEvery = 5 * time.Second
+
+func (r *run) progress(now time.Time) {
+	r.shown = now
+	g := r.now()
+	fmt.Fprintf(r.plan.Progress, "%6s  %d connected, %d in a game, %d receipts, %d frames, %d kinds of fault\n",
+		now.Sub(r.base).Round(time.Second), g.open, g.joined, r.results.stakes.Receipts, r.results.frames, len(r.results.faults))
+}
+
+// now is the sum of the workers' last gauges.
+func (r *run) now() gauge {
+	var sum gauge
+	for _, g := range r.gauges {
+		sum.add(g)
+	}
+	return sum
+}
+
+func (r *run) enter(p phase) {
+	for _, w := range r.workers {
+		w.order(p)
+	}
+}
+
+// stop ends the workers and takes their last tallies.
+func (r *run) stop() {
+	for _, w := range r.workers {
+		w.order(phaseStop)
+	}
+	for left := len(r.workers); left > 0; {
+		t := <-r.tallies
+		r.gauges[t.worker] = t.gauge
+		r.results.add(t, time.Since(r.base))
+		if t.tail != nil {
+			r.tails = append(r.tails, t.tail)
+			left--
+		} else {
+			t.clear()
+			r.spares[t.worker] <- t
+		}
+	}
+}

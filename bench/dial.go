@@ -1,0 +1,172 @@
+package bench
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"time"
+
+	"github.com/gobwas/ws"
+	"github.com/gobwas/ws/wsutil"
+	"golang.org/x/sys/unix"
+
+	"tote/server/proto"
+)
+
+// Client is one connection, for tests and small tools: it blocks, and one goroutine uses it.
+type Client struct {
+	// Patience bounds every wait; Dial sets it to 10 s.
+	Patience time.Duration
+
+	conn net.Conn
+	rw   io.ReadWriter
+	id   proto.RequestID
+	kept []proto.Message // came while Ask waited for its reply
+}
+
+// Dial connects to ws://host:port/ws, up to the end of the handshake.
+func Dial(ctx context.Context, target string) (*Client, error) {
+	dialer := ws.Dialer{Protocols: []string{subprotocol}, Timeout: 10 * time.Second}
+	conn, buffered, handshake, err := dialer.Dial(ctx, target)
+	if err != nil {
+		return nil, fmt.Errorf("dial %s: %w", target, err)
+	}
+	if handshake.Protocol != subprotocol {
+		conn.Close()
+		return nil, fmt.Errorf("dial %s: subprotocol %q instead of %q", target, handshake.Protocol, subprotocol)
+	}
+	c := &Client{
+		Patience: 10 * time.Second, conn: conn,
+		id: proto.RequestID(time.Now().UnixMicro()), // new to an account that was used before
+	}
+	if buffered == nil { // nothing came right behind the handshake
+		buffered = bufio.NewReader(conn)
+	}
+	c.rw = struct {
+		io.Reader
+		io.Writer
+	}{buffered, conn}
+	return c, nil
+}
+
+// knock finds out whether there is anyone, so that a wrong target is one line and not ten thousand faults.
+func knock(ctx context.Context, target string) error {
+	c, err := Dial(ctx, target)
+	if err == nil {
+		return c.Close()
+	}
+	var address *net.OpError
+	if errors.As(err, &address) && errors.Is(err, unix.ECONNREFUSED) {
+		u, _ := url.Parse(target)
+		return fmt.Errorf("nothing listens at %s: start the server, or name another --target", u.Host)
+	}
+	return err
+}
+
+// Send sends a request; without an ID it gets the next one.
+func (c *Client) Send(r proto.Request) (proto.RequestID, error) {
+	if r.ID == 0 {
+		c.id++
+		r.ID = c.id
+	}
+	return r.ID, c.SendText(r.AppendJSON(nil))
+}
+
+// SendText sends any text as one message.
+func (c *Client) SendText(text []byte) error {
+	c.conn.SetWriteDeadline(time.Now().Add(c.Patience))
+	return wsutil.WriteClientText(c.conn, text)
+}
+
+// Receive returns the next message: first those that came while Ask waited. When the server has closed
+// the connection, the error is a wsutil.ClosedError with code and reason.
+func (c *Client) Receive() (proto.Message, error) {
+	if len(c.kept) > 0 {
+		m := c.kept[0]
+		c.kept = c.kept[1:]
+		return m, nil
+	}
+	return c.receive()
+}
+
+func (c *Client) receive() (proto.Message, error) {
+	c.conn.SetDeadline(time.Now().Add(c.Patience))
+	text, opcode, err := wsutil.ReadServerData(c.rw) // answers pings and close frames
+	switch {
+	case err != nil:
+		return nil, err
+	case opcode != ws.OpText:
+		return nil, fmt.Errorf("a message of opcode %d", opcode)
+	}
+	return proto.ReadMessage(text)
+}
+
+// Ask sends a request and returns its reply, which may be a *proto.Refused. Messages that come before are
+// kept for Receive.
+func (c *Client) Ask(r proto.Request) (proto.Message, error) {
+	id, err := c.Send(r)
+	if err != nil {
+		return nil, fmt.Errorf("send %s: %w", r.Type, err)
+	}
+	for {
+		m, err := c.receive()
+		if err != nil {
+			return nil, fmt.Errorf("wait for the reply to %s: %w", r.Type, err)
+		}
+		if replyTo(m) == id {
+			return m, nil
+		}
+		c.kept = append(c.kept, m)
+	}
+}
+
+// replyTo is the id of the request that a message answers; 0: none.
+func replyTo(m proto.Message) proto.RequestID {
+	switch m := m.(type) {
+	case *proto.Welcome:
+		return m.ID
+	case *proto.Games:
+		return m.ID
+	case *proto.Joined:
+		return m.ID
+	case *proto.Left:
+		return m.ID
+	case *proto.Pools:
+		return m.ID
+	case *proto.Receipt:
+		return m.ID
+	case *proto.Account:
+		return m.ID
+	case *proto.Predictions:
+		return m.ID
+	case *proto.Friends:
+		return m.ID
+	case *proto.Followed:
+		return m.ID
+	case *proto.Unfollowed:
+		return m.ID
+	case *proto.Presence:
+		return m.ID
+	case *proto.Clock:
+		return m.ID
+	case *proto.Heartbeat:
+		return m.ID
+	case *proto.Refused:
+		return m.ID
+	}
+	return 0
+}
+
+// Close says goodbye and closes.
+func (c *Client) Close() error {
+	c.conn.SetDeadline(time.Now().Add(time.Second))
+	said := ws.WriteFrame(c.conn, ws.MaskFrame(ws.NewCloseFrame(ws.NewCloseFrameBody(ws.StatusNormalClosure, ""))))
+	return errors.Join(said, c.conn.Close())
+}
+
+// Abort closes without a word, as a phone does that leaves its network.
+func (c *Client) Abort() error { return c.conn.Close() }

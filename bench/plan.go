@@ -1,0 +1,198 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"runtime"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tote/server/proto"
+)
+
+// Plan is what a run shall do. The zero value of a field is its default.
+type Plan struct {
+	Target      string  // ws://host:port/ws
+	Users       int     // players, a connection each
+	ConnectRate float64 // arrivals per second, 0: 1000
+
+	// Duration counts from the moment when everyone is in a game. 0: until During or the context ends.
+	Duration time.Duration
+
+	// StakeRate is in stakes per second over all players, at random (Poisson) times, beginning when everyone
+	// is in a game. 0: every player thinks for itself, from when it has joined.
+	StakeRate float64
+	// Think bounds the time from a receipt to the same player's next stake, where StakeRate is 0; 0: 1 s to 30 s.
+	Think [2]time.Duration
+	// Stakes bounds the amounts; 0: 10 to 500 units. A player stakes at most a twentieth of its balance, unless the lower
+	// bound is more.
+	Stakes [2]proto.Amount
+	// Game is the game to join. 0: the newest live one, or else the newest that is scheduled.
+	Game proto.GameID
+	// Tokens gives player i, from 0, its token to say hello with. Nil: all are guests.
+	Tokens func(i int) string
+	// Alone says that nobody else stakes in the games, so that their odds must add up to the receipts.
+	Alone bool
+	// Reconnect lets players come back after a lost connection, with growing pauses. Otherwise the loss is final.
+	Reconnect bool
+
+	// During runs beside the players, from the first planned stake on: a feed, say. The last stake comes when it returns or the
+	// duration is over, which ends ctx. Nil: nothing.
+	During func(ctx context.Context) error
+
+	Settle    time.Duration // quiet time before the stakes of a StakeRate, 0: 3 s
+	Seed      uint64        // of all randomness; the same seed plans the same stakes
+	Workers   int           // event loops, 0: one for every two CPUs
+	ServerPID int           // to measure, 0: none
+	Log       *slog.Logger  // the first of each kind of fault, nil: nowhere
+	Progress  io.Writer     // a line every few seconds, nil: none
+
+	patience patience
+}
+
+// patience bounds the phases of a run that wait for somebody else. Tests have less of it.
+type patience struct {
+	join     time.Duration // after the last arrival, for those who are in no game yet
+	quiet    time.Duration // for the last receipts
+	audit    time.Duration
+	farewell time.Duration
+	lobby    time.Duration // at least, before a player asks for the games again
+	tick     time.Duration // between two tallies of a worker
+	tail     time.Duration // how old a broadcast must be to be missed by whoever has not got it
+}
+
+var patient = patience{
+	join: 30 * time.Second, quiet: 20 * time.Second, audit: time.Minute, farewell: 5 * time.Second,
+	lobby: time.Second, tick: 200 * time.Millisecond, tail: 5 * time.Second,
+}
+
+func (p Plan) withDefaults() Plan {
+	if p.ConnectRate == 0 {
+		p.ConnectRate = 1000
+	}
+	if p.Think == ([2]time.Duration{}) {
+		p.Think = [2]time.Duration{time.Second, 30 * time.Second}
+	}
+	if p.Stakes == ([2]proto.Amount{}) {
+		p.Stakes = [2]proto.Amount{10, 500}
+	}
+	if p.Settle == 0 {
+		p.Settle = 3 * time.Second
+	}
+	if p.Workers == 0 {
+		// The other half is for the server, which usually runs on the same host.
+		p.Workers = max(1, runtime.GOMAXPROCS(0)/2)
+	}
+	p.Workers = min(p.Workers, max(1, p.Users))
+	if p.patience == (patience{}) {
+		p.patience = patient
+	}
+	if p.Log == nil {
+		p.Log = slog.New(slog.DiscardHandler)
+	}
+	return p
+}
+
+func (p *Plan) check() error {
+	switch {
+	case p.Users < 1 || p.Users > usersMax:
+		return fmt.Errorf("%d users; from 1 to %d", p.Users, usersMax)
+	case p.ConnectRate < 0 || p.StakeRate < 0:
+		return errors.New("a rate is below zero")
+	case p.Duration < 0 || p.Settle < 0:
+		return errors.New("a duration is below zero")
+	case p.Think[0] < 0 || p.Think[1] < p.Think[0]:
+		return fmt.Errorf("think times from %s to %s", p.Think[0], p.Think[1])
+	case !p.Stakes[0].Valid() || !p.Stakes[1].Valid() || p.Stakes[1] < p.Stakes[0]:
+		return fmt.Errorf("stakes from %d to %d", p.Stakes[0], p.Stakes[1])
+	case p.Workers < 0:
+		return fmt.Errorf("%d workers", p.Workers)
+	}
+	return nil
+}
+
+// usersMax keeps every player's own source address, from 127.1.0.1 on, inside 127.0.0.0/8.
+const usersMax = 16_000_000
+
+const _ = uint(1<<24 - 1<<16 - 2 - usersMax)
+
+// target is the server as a worker connects to it.
+type target struct {
+	host, path string // as the handshake names them
+	ip         netip.Addr
+	port       int
+	loopback   bool // IPv4 loopback: every player gets a source address of its own
+}
+
+func resolve(ctx context.Context, raw string) (*target, error) {
+	u, err := url.Parse(raw)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("read the target: %w", err)
+	case u.Scheme != "ws":
+		return nil, fmt.Errorf("read the target %q: want ws://host:port/ws", raw)
+	}
+	port := u.Port()
+	if port == "" {
+		port = "80"
+	}
+	number, err := net.DefaultResolver.LookupPort(ctx, "tcp", port)
+	if err != nil {
+		return nil, fmt.Errorf("read the target %q: %w", raw, err)
+	}
+	addresses, err := net.DefaultResolver.LookupNetIP(ctx, "ip", u.Hostname())
+	if err != nil {
+		return nil, fmt.Errorf("find the target: %w", err)
+	}
+	ip := addresses[0].Unmap()
+	for _, other := range addresses { // IPv4 first: its loopback has a whole /8 to connect from
+		if other.Unmap().Is4() {
+			ip = other.Unmap()
+			break
+		}
+	}
+	return &target{host: u.Host, path: u.RequestURI(), ip: ip, port: number, loopback: ip.Is4() && ip.IsLoopback()}, nil
+}
+
+// address is the target for connect, which writes to it: each worker has one of its own.
+func (t *target) address() (family int, address unix.Sockaddr) {
+	if t.ip.Is4() {
+		return unix.AF_INET, &unix.SockaddrInet4{Port: t.port, Addr: t.ip.As4()}
+	}
+	return unix.AF_INET6, &unix.SockaddrInet6{Port: t.port, Addr: t.ip.As16()}
+}
+
+// source is player i's own address: 127.1.0.1, 127.1.0.2, … A port is then never short, and a limit per
+// address counts each player alone, as it would on the internet.
+func source(i int) [4]byte {
+	host := 1<<16 + 1 + i
+	return [4]byte{127, byte(host >> 16), byte(host >> 8), byte(host)}
+}
+
+// descriptorsOwn is room for what is no connection: epoll, timers, logs, /proc, the runtime.
+const descriptorsOwn = 64
+
+// checkDescriptors refuses a run that would end in "too many open files".
+func checkDescriptors(users int) error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("read the limit of descriptors: %w", err)
+	}
+	return enoughDescriptors(uint64(users), limit.Cur)
+}
+
+func enoughDescriptors(users, limit uint64) error {
+	if need := users + descriptorsOwn; need > limit {
+		return fmt.Errorf("%d users need %d descriptors and this process may hold %d: "+
+			"raise the limit (ulimit -n %d, or LimitNOFILE= in a unit) or play with at most %d users",
+			users, need, limit, need, max(limit, descriptorsOwn)-descriptorsOwn)
+	}
+	return nil
+}

@@ -1,0 +1,596 @@
+package bench
+
+import (
+	"encoding/json"
+	"fmt"
+	"hash/maphash"
+	"math/bits"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/gobwas/ws"
+
+	"tote/server/proto"
+)
+
+// player is one bettor and its connection.
+//
+//	away ─▶ connecting ─▶ upgrading ─▶ greeting ─▶ lobby ─▶ joining ─▶ playing ─▶ auditing
+//	  ▲                                hello        games     join       stake      account, predictions
+//	  │                                            ▲                      │
+//	  └── any, when the connection is lost         └─ leaving ◀───────────┘ the game has ended
+//
+// It has at most one request under way: a bettor waits for the receipt. Its knowledge of pools is the
+// worker's, see game; its money and its receipts are its own.
+//
+// Owner: the worker.
+type player struct {
+	number int // over all workers
+
+	fd       int32
+	stage    stage
+	attempts uint8  // connections that failed since the last welcome
+	unsent   []byte // what the kernel did not take
+	cut      []byte // the beginning of a frame
+	assembly assembly
+
+	due   time.Duration // when to act, if timer is set
+	timer int32         // place in worker.timers
+	seat  int32         // place in worker.idle
+	dice  rand.PCG
+
+	// The request under way.
+	asked   proto.RequestType // RequestNone: none
+	id      proto.RequestID   // of the last request
+	planned time.Duration     // when it should have been sent
+	ticket  ticket            // the stake, while asked is RequestStake; after a loss, until it is known what became of it
+
+	game *game  // nil: in none
+	seq  uint64 // the last broadcast of game
+
+	account proto.AccountID
+	token   string // to come back with
+	n       uint64 // the last private message
+	balance proto.Amount
+	tickets []ticket // receipts held whose pools are not settled yet
+	booked  bool     // tickets has all that the account has open
+	audited bool
+}
+
+// ticket is a stake and, from its receipt on, the prediction.
+type ticket struct {
+	prediction proto.Seq
+	id         proto.RequestID
+	pool       proto.PoolID
+	amount     proto.Amount
+	outcome    proto.Outcome
+}
+
+type stage uint8
+
+const (
+	stageAway stage = iota
+	stageConnecting
+	stageUpgrading
+	stageGreeting
+	stageLobby
+	stageJoining
+	stagePlaying
+	stageLeaving
+	stageAuditing
+	stageParting
+	stageGone // for good
+)
+
+func (p *player) init(number int, seed uint64) {
+	p.number = number
+	p.fd, p.timer, p.seat = unset, unset, unset
+	p.dice.Seed(seed, uint64(number))
+}
+
+// below draws from 0 to n-1.
+func (p *player) below(n uint64) uint64 {
+	high, _ := bits.Mul64(p.dice.Uint64(), n)
+	return high
+}
+
+// between draws a time.
+func (p *player) between(least, most time.Duration) time.Duration {
+	return least + time.Duration(p.below(uint64(most-least)+1))
+}
+
+// nonce is the handshake's: each connection has its own, and it need not be kept.
+func (p *player) nonce() (nonce [16]byte) {
+	source := rand.NewPCG(uint64(p.number), uint64(p.attempts)|1<<63)
+	for i := range nonce {
+		nonce[i] = byte(source.Uint64())
+	}
+	return nonce
+}
+
+// says signs an example for the report.
+func (p *player) says(example string) string { return fmt.Sprintf("player %d: %s", p.number, example) }
+
+// Asking.
+
+func (w *worker) ask(p *player, r proto.Request, planned time.Duration) {
+	p.id++
+	r.ID = p.id
+	p.asked, p.planned = r.Type, planned
+	w.text = r.AppendJSON(w.text[:0])
+	w.send(p, ws.OpText, w.text)
+}
+
+// greet says hello, as soon as the handshake is done.
+func (w *worker) greet(p *player) {
+	p.stage = stageGreeting
+	// An account remembers the ids of its stakes, also those of earlier runs: the clock has not been there yet.
+	p.id = max(p.id, proto.RequestID(w.wall))
+	hello := proto.Request{Type: proto.RequestHello, Token: p.token}
+	switch {
+	case hello.Token != "":
+	case w.plan.Tokens != nil:
+		hello.Token = w.plan.Tokens(p.number)
+	default:
+		hello.Guest = nameOf(p.number)
+	}
+	w.ask(p, hello, w.now)
+}
+
+// act is what a player does when its timer has run out.
+func (w *worker) act(p *player) {
+	if w.phase >= phaseQuiet && p.stage != stageAuditing {
+		return // whatever is asked for now could be taken for lost
+	}
+	switch p.stage {
+	case stageAway:
+		p.planned = w.now
+		w.connect(p)
+	case stageLobby:
+		if p.game != nil {
+			p.stage = stageLeaving
+			w.ask(p, proto.Request{Type: proto.RequestLeave, Game: p.game.id}, w.now)
+		} else {
+			w.ask(p, proto.Request{Type: proto.RequestGames}, w.now)
+		}
+	case stagePlaying:
+		w.tally.stakes.Planned++
+		w.place(p, p.due)
+	case stageAuditing:
+		w.ask(p, proto.Request{Type: proto.RequestAccount}, w.now)
+	}
+}
+
+// linger lets the player look at the list of games again after a while. Those who wait for the same thing must not ask in step.
+func (w *worker) linger(p *player) {
+	p.stage = stageLobby
+	w.rest(p)
+	p.due = w.now + p.between(w.plan.patience.lobby, 5*w.plan.patience.lobby)
+	w.timers.set(p)
+}
+
+// ponder lets a playing player stake again: after thinking, or when the rate wants a stake.
+func (w *worker) ponder(p *player) {
+	switch {
+	case p.game.state == proto.GameEnded:
+		w.linger(p)
+	case w.plan.StakeRate > 0:
+		if p.seat == unset {
+			p.seat = int32(len(w.idle))
+			w.idle = append(w.idle, p)
+		}
+	default:
+		p.due = w.now + p.between(w.plan.Think[0], w.plan.Think[1])
+		w.timers.set(p)
+	}
+}
+
+// rest takes the player from those who can take a planned stake.
+func (w *worker) rest(p *player) {
+	if p.seat == unset {
+		return
+	}
+	last := len(w.idle) - 1
+	w.idle[p.seat] = w.idle[last]
+	w.idle[p.seat].seat = p.seat
+	w.idle = w.idle[:last]
+	p.seat = unset
+}
+
+// place stakes on an outcome of an open pool, if there is one and the balance allows it.
+func (w *worker) place(p *player, planned time.Duration) {
+	assert(p.asked == proto.RequestNone, "a player has one request under way")
+	least, most := w.plan.Stakes[0], w.plan.Stakes[1]
+	most = max(least, min(most, p.balance/20))
+	if len(p.game.open) == 0 || p.balance < least {
+		w.tally.stakes.Unplaced++
+		w.ponder(p)
+		return
+	}
+	w.rest(p)
+	pool := p.game.open[p.below(uint64(len(p.game.open)))]
+	p.ticket = ticket{
+		pool: pool.id, outcome: proto.Outcome(p.below(uint64(pool.outcomes))),
+		amount: least + proto.Amount(p.below(uint64(most-least)+1)),
+	}
+	w.tally.record(meterSendLag, w.now-planned)
+	w.tally.stakes.Sent++
+	w.ask(p, proto.Request{Type: proto.RequestStake, Pool: p.ticket.pool, Outcome: p.ticket.outcome, Amount: p.ticket.amount}, planned)
+	p.ticket.id = p.id
+}
+
+// Hearing.
+
+// message takes in one message of the server.
+func (w *worker) message(p *player, text []byte) {
+	head, ok := proto.ReadHead(text)
+	if !ok {
+		w.lose(p, "bad message", quoted(text))
+		return
+	}
+	w.tally.frames++
+	switch head.Type {
+	case "odds":
+		w.tally.record(meterOdds, latency(w.wall, head.T))
+		w.broadcast(p, &head, text)
+	case "event", "opened", "locked", "settled", "voided", "game":
+		w.tally.record(meterLifecycle, latency(w.wall, head.T))
+		w.broadcast(p, &head, text)
+	case "conflated":
+		w.conflated(p, text)
+	case "heartbeat":
+		w.heartbeat(p, &head, text)
+	case "receipt", "refused":
+		if head.N != 0 || head.Type == "receipt" {
+			w.numbered(p, head.N)
+		}
+		w.reply(p, &head, text)
+	case "payout", "refund", "balance":
+		w.numbered(p, head.N)
+		w.private(p, head.Type, text)
+	case "":
+		w.tally.unknown++ // of a newer protocol: to be ignored
+	default:
+		w.reply(p, &head, text)
+	}
+}
+
+func latency(now, then proto.Time) time.Duration {
+	return time.Duration(now-then) * time.Microsecond
+}
+
+// quoted shortens a message for the report.
+func quoted(text []byte) string {
+	const enough = 200
+	if len(text) > enough {
+		return string(text[:enough]) + "…"
+	}
+	return string(text)
+}
+
+// decode reads a message of a known type; one that does not fit its type is a fault.
+func decode[M any](w *worker, p *player, text []byte) (m M, ok bool) {
+	if err := json.Unmarshal(text, &m); err != nil {
+		w.lose(p, "bad message", err.Error()+" in "+quoted(text))
+		return m, false
+	}
+	return m, true
+}
+
+// broadcast checks that nothing is missing before it, and learns what it tells of the game.
+func (w *worker) broadcast(p *player, head *proto.Head, text []byte) {
+	if p.game == nil || head.Game != 0 && head.Game != p.game.id {
+		w.tally.checks[checkSeq].fail(p.says("of a game not joined: " + quoted(text)))
+		return
+	}
+	w.tally.checks[checkSeq].judge(head.Seq == p.seq+1, func() string {
+		return p.says(fmt.Sprintf("broadcast %d of game %d follows %d", head.Seq, p.game.id, p.seq))
+	})
+	p.seq = head.Seq
+	w.tally.deliver(distribution{p.game.id, head.Seq}, w.now, maphash.Bytes(w.seed, text))
+	if head.Seq > p.game.seq {
+		if err := p.game.learn(head.Type, head.Seq, text); err != nil {
+			w.lose(p, "bad message", err.Error()+" in "+quoted(text))
+			return
+		}
+	}
+	switch head.Type {
+	case "settled":
+		p.bury(p.game.pools[head.Pool])
+	case "game":
+		if p.game.state == proto.GameEnded && p.stage == stagePlaying && p.asked == proto.RequestNone {
+			w.linger(p)
+		}
+	}
+}
+
+// heartbeat is told how far the game has come: not further than this player.
+func (w *worker) heartbeat(p *player, head *proto.Head, text []byte) {
+	known := p.game != nil && head.Game == p.game.id
+	w.tally.checks[checkSeq].judge(known && head.Seq == p.seq, func() string {
+		return p.says(fmt.Sprintf("has heard broadcast %d of its game, and a heartbeat says %s", p.seq, quoted(text)))
+	})
+}
+
+// conflated is told how many broadcasts the next one skips.
+func (w *worker) conflated(p *player, text []byte) {
+	m, ok := decode[proto.Conflated](w, p, text)
+	if !ok {
+		return
+	}
+	w.tally.conflated += m.N
+	if p.game == nil || m.Game != p.game.id {
+		w.tally.checks[checkSeq].fail(p.says("of a game not joined: " + quoted(text)))
+		return
+	}
+	p.seq += m.N
+}
+
+// numbered checks that no private message is missing before number n.
+func (w *worker) numbered(p *player, n uint64) {
+	w.tally.checks[checkPrivate].judge(n == p.n+1, func() string {
+		return p.says(fmt.Sprintf("private message %d follows %d", n, p.n))
+	})
+	p.n = n
+}
+
+// private takes in what concerns the player's money besides its own receipts.
+func (w *worker) private(p *player, kind string, text []byte) {
+	var balance proto.Amount
+	switch kind {
+	case "payout":
+		m, ok := decode[proto.Payout](w, p, text)
+		if !ok {
+			return
+		}
+		w.tally.stakes.Payouts++
+		w.redeem(p, ticket{prediction: m.Prediction, pool: m.Pool, outcome: m.Outcome, amount: m.Amount}, text)
+		p.balance += m.Payout
+		balance = m.Balance
+	case "refund":
+		m, ok := decode[proto.Refund](w, p, text)
+		if !ok {
+			return
+		}
+		w.tally.stakes.Refunds++
+		w.redeem(p, ticket{prediction: m.Prediction, pool: m.Pool, outcome: m.Outcome, amount: m.Amount}, text)
+		p.balance += m.Amount
+		balance = m.Balance
+	case "balance":
+		m, ok := decode[proto.Balance](w, p, text)
+		if !ok {
+			return
+		}
+		p.balance += m.Change
+		balance = m.Balance
+	}
+	// The balance is what is free to stake: a stake under way may be held already.
+	held := proto.Amount(0)
+	if p.asked == proto.RequestStake {
+		held = p.ticket.amount
+	}
+	w.tally.checks[checkBalance].judge(balance == p.balance || balance == p.balance-held, func() string {
+		return p.says(fmt.Sprintf("expected %d (%d held): %s", p.balance, held, quoted(text)))
+	})
+}
+
+// redeem takes back the receipt that a payout or refund is for.
+func (w *worker) redeem(p *player, paid ticket, text []byte) {
+	i := slices.IndexFunc(p.tickets, func(t ticket) bool { return t.prediction == paid.prediction })
+	fits := i >= 0
+	if fits {
+		paid.id = p.tickets[i].id // a payout does not name the request
+		fits = p.tickets[i] == paid
+		p.tickets = slices.Delete(p.tickets, i, i+1)
+	}
+	w.tally.checks[checkPayout].judge(fits, func() string {
+		return p.says("no such receipt is held: " + quoted(text))
+	})
+}
+
+// bury drops the receipts that a settled pool has made worthless; its winners are paid on the private lane.
+func (p *player) bury(settled pool) {
+	if settled.state != proto.PoolSettled || settled.refunded {
+		return
+	}
+	p.tickets = slices.DeleteFunc(p.tickets, func(t ticket) bool {
+		return t.pool == settled.id && !slices.Contains(settled.winners, t.outcome)
+	})
+}
+
+// reply checks that the message answers the request under way, and goes on from there.
+func (w *worker) reply(p *player, head *proto.Head, text []byte) {
+	asked := p.asked
+	fits := asked != proto.RequestNone && head.ID == p.id
+	w.tally.checks[checkReply].judge(fits, func() string {
+		return p.says("answers nothing that waits: " + quoted(text))
+	})
+	if !fits {
+		return
+	}
+	p.asked = proto.RequestNone
+	if head.Type == "refused" {
+		w.refused(p, asked, text)
+		return
+	}
+	if head.Type != replies[asked] {
+		w.tally.checks[checkReply].fail(p.says(fmt.Sprintf("answers a request of type %s: %s", asked, quoted(text))))
+		return
+	}
+	switch asked {
+	case proto.RequestHello:
+		w.welcomed(p, text)
+	case proto.RequestGames:
+		w.choose(p, text)
+	case proto.RequestJoin:
+		w.joined(p, head.Seq, text)
+	case proto.RequestLeave:
+		w.quit(p)
+		w.ask(p, proto.Request{Type: proto.RequestGames}, w.now)
+		p.stage = stageLobby
+	case proto.RequestStake:
+		w.receipt(p, text)
+	case proto.RequestAccount:
+		w.auditAccount(p, text)
+	case proto.RequestPredictions:
+		w.auditPredictions(p, text)
+	}
+}
+
+// replies are the types of message that answer the requests a player makes.
+var replies = map[proto.RequestType]string{
+	proto.RequestHello: "welcome", proto.RequestGames: "games", proto.RequestJoin: "joined", proto.RequestLeave: "left",
+	proto.RequestStake: "receipt", proto.RequestAccount: "account", proto.RequestPredictions: "predictions",
+}
+
+// refused goes on after a refusal. One of them is the race of a stake with the end of its pool, and normal.
+func (w *worker) refused(p *player, asked proto.RequestType, text []byte) {
+	m, ok := decode[proto.Refused](w, p, text)
+	if !ok {
+		return
+	}
+	switch m.Reason {
+	case proto.RefusedPoolLocked, proto.RefusedPoolSettled, proto.RefusedPoolVoided:
+		w.tally.stakes.Late++
+	case proto.RefusedGameEnded:
+		w.tally.stakes.Late += count(asked == proto.RequestStake)
+	default:
+		w.tally.fault(fmt.Sprintf("%s refused: %s", asked, m.Reason.Code()), p.says(m.Reason.Reason()))
+	}
+	switch asked {
+	case proto.RequestHello:
+		// The token is of another server, or of one that has lost its memory: begin anew, as whoever.
+		p.token, p.tickets, p.account = "", nil, 0
+		w.lose(p, "hello was refused", m.Reason.Reason())
+	case proto.RequestStake:
+		w.tally.record(meterReceipt, w.now-p.planned)
+		if p.stage == stagePlaying {
+			w.ponder(p)
+		}
+	case proto.RequestAccount, proto.RequestPredictions:
+		p.audited = true
+		if p.stage == stageLobby {
+			w.linger(p)
+		}
+	default:
+		if p.stage < stageAuditing {
+			w.quit(p)
+			w.linger(p)
+		}
+	}
+}
+
+func count(is bool) uint64 {
+	if is {
+		return 1
+	}
+	return 0
+}
+
+// welcomed begins, or goes on with, an account.
+func (w *worker) welcomed(p *player, text []byte) {
+	m, ok := decode[proto.Welcome](w, p, text)
+	if !ok {
+		return
+	}
+	p.attempts = 0
+	if m.Token != "" && w.plan.Reconnect {
+		p.token = m.Token
+	}
+	first := p.account != m.Account
+	if first {
+		p.tickets, p.booked = nil, w.plan.Tokens == nil // a new guest has no past
+	} else {
+		w.tally.connections.Returned++
+	}
+	p.account, p.n, p.balance = m.Account, m.N, m.Balance
+	p.stage = stageLobby
+	if first && p.booked {
+		w.ask(p, proto.Request{Type: proto.RequestGames}, w.now)
+	} else {
+		w.ask(p, proto.Request{Type: proto.RequestPredictions}, w.now)
+	}
+}
+
+// choose joins the game of the plan, or else the newest live one, or else the newest that is scheduled.
+func (w *worker) choose(p *player, text []byte) {
+	m, ok := decode[proto.Games](w, p, text)
+	if !ok {
+		return
+	}
+	var best *proto.Game
+	for i := range m.Games {
+		g := &m.Games[i]
+		switch {
+		case g.State == proto.GameEnded || w.plan.Game != 0 && g.Game != w.plan.Game:
+		case best == nil, g.State > best.State, g.State == best.State && g.Game > best.Game:
+			best = g
+		}
+	}
+	if best == nil {
+		w.linger(p)
+		return
+	}
+	p.stage, p.seq = stageJoining, 0
+	p.game = w.games[best.Game]
+	if p.game == nil {
+		p.game = &game{id: best.Game}
+		w.games[best.Game] = p.game
+	}
+	p.game.present++
+	w.ask(p, proto.Request{Type: proto.RequestJoin, Game: best.Game}, w.now)
+}
+
+const _ = uint(proto.GameLive - proto.GameScheduled - 1) // choose relies on live being the greater state
+
+// joined begins to play from the image of the game.
+func (w *worker) joined(p *player, seq uint64, text []byte) {
+	p.seq, p.stage = seq, stagePlaying
+	if seq > p.game.seq || !p.game.known {
+		m, ok := decode[proto.Joined](w, p, text)
+		if !ok {
+			return
+		}
+		p.game.image(&m)
+	}
+	w.ponder(p)
+}
+
+// quit forgets the game that the player was in.
+func (w *worker) quit(p *player) {
+	if p.game == nil {
+		return
+	}
+	p.game.present--
+	if p.game.present == 0 {
+		delete(w.games, p.game.id)
+	}
+	p.game = nil
+}
+
+// receipt keeps the receipt.
+func (w *worker) receipt(p *player, text []byte) {
+	m, ok := decode[proto.Receipt](w, p, text)
+	if !ok {
+		return
+	}
+	w.tally.record(meterReceipt, w.now-p.planned)
+	w.tally.stakes.Receipts++
+	p.ticket.prediction = m.Prediction
+	echo := ticket{prediction: m.Prediction, id: m.ID, pool: m.Pool, outcome: m.Outcome, amount: m.Amount}
+	w.tally.checks[checkEcho].judge(echo == p.ticket && m.Prediction != 0, func() string {
+		return p.says(fmt.Sprintf("staked %d on %d of %d: %s", p.ticket.amount, p.ticket.outcome, p.ticket.pool, quoted(text)))
+	})
+	p.balance -= m.Amount
+	w.tally.checks[checkBalance].judge(m.Balance == p.balance, func() string {
+		return p.says(fmt.Sprintf("expected %d: %s", p.balance, quoted(text)))
+	})
+	p.tickets = append(p.tickets, p.ticket)
+	if p.game != nil {
+		p.bury(p.game.pools[m.Pool]) // the two lanes are not in step: the pool may be settled already
+	}
+	if p.stage == stagePlaying {
+		w.ponder(p)
+	}
+}

@@ -1,0 +1,449 @@
+package bench
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+	"golang.org/x/sys/unix"
+
+	"tote/server/proto"
+)
+
+// Report is what a run has found. Times in JSON say their unit in their names.
+type Report struct {
+	Conditions  Conditions  `json:"conditions"`
+	Connections Connections `json:"connections"`
+	Stakes      Stakes      `json:"stakes"`
+	Delivered   Delivered   `json:"delivered"`
+	Latency     Latencies   `json:"latency"`
+	Server      *Use        `json:"server,omitempty"` // nil where no process was named
+	Generator   Generator   `json:"generator"`
+	Checks      []Check     `json:"checks"`
+	Faults      []Fault     `json:"faults"`
+	Warnings    []string    `json:"warnings"`
+	// Stopped says that the run was ended before its time; then the books were not compared.
+	Stopped bool `json:"stopped"`
+	// Unfinished says why a run that was not stopped did not come to its end.
+	Unfinished string `json:"unfinished,omitempty"`
+}
+
+type (
+	// Conditions are what one needs to run it again.
+	Conditions struct {
+		Started     time.Time         `json:"started"`
+		Command     string            `json:"command"`
+		Target      string            `json:"target"`
+		Users       int               `json:"users"`
+		ConnectRate float64           `json:"connect_rate"`
+		StakeRate   float64           `json:"stake_rate"`       // per second, 0: players think
+		ThinkMin    float64           `json:"think_min_s"`      // where there is no StakeRate
+		ThinkMax    float64           `json:"think_max_s"`      //
+		StakeMin    proto.Amount      `json:"stake_min"`        //
+		StakeMax    proto.Amount      `json:"stake_max"`        //
+		Planned     float64           `json:"planned_s"`        // 0: until stopped
+		Played      float64           `json:"played_s"`         // from when all were in a game to the last stake
+		Seed        uint64            `json:"seed"`             //
+		Workers     int               `json:"workers"`          //
+		Host        string            `json:"host"`             //
+		Kernel      string            `json:"kernel"`           //
+		CPUs        int               `json:"cpus"`             //
+		Go          string            `json:"go"`               //
+		Settings    map[string]string `json:"sysctl,omitempty"` // those that limit connections
+	}
+	// Connections follows the players to their places.
+	Connections struct {
+		Planned int `json:"planned"`
+		connectionCounts
+		Joined int `json:"joined"` // in a game when play began
+	}
+	// Stakes compares the plan with what was achieved. Rates are per second of play.
+	Stakes struct {
+		stakeCounts
+		PlannedRate  float64 `json:"planned_rate"`
+		AchievedRate float64 `json:"achieved_rate"` // receipts and late refusals
+	}
+	// Delivered is what the players received.
+	Delivered struct {
+		Frames     uint64  `json:"frames"` // messages
+		Bytes      uint64  `json:"bytes"`  // with frame headers and handshakes
+		Broadcasts uint64  `json:"broadcasts"`
+		Conflated  uint64  `json:"conflated"`
+		Pings      uint64  `json:"pings"`
+		Unknown    uint64  `json:"unknown"` // messages of a type that this generator does not know
+		FrameRate  float64 `json:"frame_rate"`
+	}
+	// Latencies are all distributions of times.
+	Latencies struct {
+		Handshake  Times `json:"handshake"`
+		Receipt    Times `json:"receipt"`
+		Odds       Times `json:"odds"`
+		Lifecycle  Times `json:"lifecycle"`
+		Spread     Times `json:"spread"`
+		SendLag    Times `json:"send_lag"`
+		ReceiveLag Times `json:"receive_lag"`
+	}
+	// Times is one distribution of times, in microseconds.
+	Times struct {
+		Count  int64   `json:"count"`
+		Min    int64   `json:"min_us"`
+		Mean   float64 `json:"mean_us"`
+		StdDev float64 `json:"stddev_us"`
+		P50    int64   `json:"p50_us"`
+		P66    int64   `json:"p66_us"`
+		P75    int64   `json:"p75_us"`
+		P80    int64   `json:"p80_us"`
+		P90    int64   `json:"p90_us"`
+		P95    int64   `json:"p95_us"`
+		P98    int64   `json:"p98_us"`
+		P99    int64   `json:"p99_us"`
+		P999   int64   `json:"p99_9_us"`
+		P9999  int64   `json:"p99_99_us"`
+		Max    int64   `json:"max_us"`
+	}
+	// Use is what the server's process used while all played.
+	Use struct {
+		PID         int     `json:"pid"`
+		CPU         float64 `json:"cpu_s"`
+		Cores       float64 `json:"cores"`            // CPU per second of play
+		CPUPerFrame float64 `json:"cpu_per_frame_us"` // per delivered message, everything that the server did included
+		RSSBefore   uint64  `json:"rss_before"`       // bytes, before the first connection
+		RSSJoined   uint64  `json:"rss_joined"`       // with everyone in a game, before the first planned stake
+		PSSJoined   uint64  `json:"pss_joined"`
+		RSSPerConn  float64 `json:"rss_per_connection"`
+		AnonPerConn float64 `json:"anon_per_connection"` // without pages of files
+		RSSEarly    uint64  `json:"rss_early"`           // median of a window at the end of the first minute
+		RSSLate     uint64  `json:"rss_late"`            // … at the end
+		AnonEarly   uint64  `json:"anon_early"`
+		AnonLate    uint64  `json:"anon_late"`
+		Threads     uint64  `json:"threads"`
+		// GrowthPerReceipt is how much more the server holds (anonymous) for each receipt between the two windows: an open prediction
+		// has to be remembered.
+		GrowthPerReceipt float64 `json:"growth_per_receipt"`
+		ContextSwitches  float64 `json:"context_switches_rate"`
+	}
+	// Generator is what this process used, to know whether it was the bottleneck.
+	Generator struct {
+		CPU         float64 `json:"cpu_s"`
+		Cores       float64 `json:"cores"`
+		CPUPerFrame float64 `json:"cpu_per_frame_us"`
+		Busy        float64 `json:"busy"`            // share of the time that its loops were at work
+		TurnMax     int64   `json:"longest_turn_us"` // of a loop
+	}
+	// Check is a promise of the protocol, and how often it was kept.
+	Check struct {
+		Promise string `json:"promise"`
+		Passed  uint64 `json:"passed"`
+		Failed  uint64 `json:"failed"`
+		Example string `json:"example,omitempty"`
+	}
+)
+
+// report makes the report of a run that has ended.
+func (r *run) report() *Report {
+	res, played := r.results, r.playTo.at-r.playFrom.at
+	res.finish(r.tails, r.parted-r.plan.patience.tail, r.audited, r.plan.Alone)
+	report := &Report{
+		Conditions: r.conditions(played),
+		Connections: Connections{
+			Planned: r.plan.Users, Joined: r.joined, connectionCounts: res.connections,
+		},
+		Stakes: Stakes{
+			stakeCounts:  res.stakes,
+			PlannedRate:  perSecond(r.playTo.stakes.Planned-r.playFrom.stakes.Planned, played),
+			AchievedRate: perSecond(r.playTo.stakes.answered()-r.playFrom.stakes.answered(), played),
+		},
+		Delivered: Delivered{
+			Frames: res.frames, Bytes: res.bytes, Broadcasts: res.broadcasts, Conflated: res.conflated, Pings: res.pings, Unknown: res.unknown,
+			FrameRate: perSecond(r.playTo.frames-r.playFrom.frames, played),
+		},
+		Latency: Latencies{
+			Handshake: timesOf(res.times[meterHandshake]), Receipt: timesOf(res.times[meterReceipt]),
+			Odds: timesOf(res.times[meterOdds]), Lifecycle: timesOf(res.times[meterLifecycle]), Spread: timesOf(res.times[meterSpread]),
+			SendLag: timesOf(res.times[meterSendLag]), ReceiveLag: timesOf(res.times[meterReceiveLag]),
+		},
+		Generator: Generator{
+			CPU:         (r.playTo.own - r.playFrom.own).Seconds(),
+			Cores:       share(r.playTo.own-r.playFrom.own, played),
+			CPUPerFrame: per(r.playTo.own-r.playFrom.own, r.playTo.frames-r.playFrom.frames),
+			Busy:        share(r.playTo.busy-r.playFrom.busy, played*time.Duration(r.plan.Workers)),
+			TurnMax:     res.turn.Microseconds(),
+		},
+		Stopped: r.stopped, Unfinished: r.unfinished(), Faults: []Fault{}, Warnings: []string{},
+	}
+	if r.plan.ServerPID != 0 {
+		report.Server = r.use(played, report)
+	}
+	for c, v := range res.checks {
+		report.Checks = append(report.Checks, Check{Promise: promises[c], Passed: v.passed, Failed: v.failed, Example: v.example})
+	}
+	for _, f := range res.faults {
+		report.Faults = append(report.Faults, *f)
+	}
+	slices.SortFunc(report.Faults, func(a, b Fault) int { return strings.Compare(a.Kind, b.Kind) })
+	report.warn()
+	return report
+}
+
+func (r *run) conditions(played time.Duration) Conditions {
+	c := Conditions{
+		Started: r.base, Command: strings.Join(os.Args, " "), Target: r.plan.Target, Users: r.plan.Users,
+		ConnectRate: r.plan.ConnectRate, StakeRate: r.plan.StakeRate,
+		ThinkMin: r.plan.Think[0].Seconds(), ThinkMax: r.plan.Think[1].Seconds(),
+		StakeMin: r.plan.Stakes[0], StakeMax: r.plan.Stakes[1],
+		Planned: r.plan.Duration.Seconds(), Played: played.Seconds(), Seed: r.plan.Seed, Workers: r.plan.Workers,
+		CPUs: runtime.NumCPU(), Go: runtime.Version(), Settings: map[string]string{},
+	}
+	c.Host, _ = os.Hostname()
+	var kernel unix.Utsname
+	if unix.Uname(&kernel) == nil {
+		c.Kernel = unix.ByteSliceToString(kernel.Sysname[:]) + " " + unix.ByteSliceToString(kernel.Release[:])
+	}
+	for _, key := range []string{"net/core/somaxconn", "net/ipv4/ip_local_port_range", "net/ipv4/tcp_mem", "net/ipv4/tcp_rmem", "net/ipv4/tcp_wmem"} {
+		if value, err := os.ReadFile("/proc/sys/" + key); err == nil {
+			c.Settings[strings.ReplaceAll(key, "/", ".")] = strings.Join(strings.Fields(string(value)), " ")
+		}
+	}
+	return c
+}
+
+func (r *run) unfinished() string {
+	switch {
+	case r.stopped:
+		return ""
+	case r.deserted:
+		return "all connections were lost"
+	case !r.audited:
+		return "not everyone's books could be compared in time"
+	}
+	return ""
+}
+
+func (s stakeCounts) answered() uint64 { return s.Receipts + s.Late }
+
+func perSecond(n uint64, span time.Duration) float64 {
+	if span <= 0 {
+		return 0
+	}
+	return float64(n) / span.Seconds()
+}
+
+func share(part, whole time.Duration) float64 {
+	if whole <= 0 {
+		return 0
+	}
+	return float64(part) / float64(whole)
+}
+
+// per is µs per frame.
+func per(cpu time.Duration, frames uint64) float64 {
+	if frames == 0 {
+		return 0
+	}
+	return float64(cpu.Microseconds()) / float64(frames)
+}
+
+func timesOf(h *hdrhistogram.Histogram) Times {
+	if h.TotalCount() == 0 {
+		return Times{}
+	}
+	return Times{
+		Count: h.TotalCount(), Min: h.Min(), Mean: h.Mean(), StdDev: h.StdDev(),
+		P50: h.ValueAtQuantile(50), P66: h.ValueAtQuantile(66), P75: h.ValueAtQuantile(75), P80: h.ValueAtQuantile(80),
+		P90: h.ValueAtQuantile(90), P95: h.ValueAtQuantile(95), P98: h.ValueAtQuantile(98), P99: h.ValueAtQuantile(99),
+		P999: h.ValueAtQuantile(99.9), P9999: h.ValueAtQuantile(99.99), Max: h.Max(),
+	}
+}
+
+// use compares the server's samples. Garbage collection makes single ones jump, hence medians for the growth.
+func (r *run) use(played time.Duration, report *Report) *Use {
+	window := min(10*time.Second, played/6)
+	early := r.playFrom.at + min(time.Minute, played/2)
+	u := &Use{
+		PID: r.plan.ServerPID, CPU: (r.playTo.server - r.playFrom.server).Seconds(),
+		Cores:       share(r.playTo.server-r.playFrom.server, played),
+		CPUPerFrame: per(r.playTo.server-r.playFrom.server, r.playTo.frames-r.playFrom.frames),
+		RSSBefore:   r.rssBefore.rss, RSSJoined: r.rssJoined.rss, PSSJoined: r.pssJoined,
+		RSSEarly: r.server.median(early-window, early, rssOf), RSSLate: r.server.median(r.playTo.at-window, r.playTo.at, rssOf),
+		AnonEarly: r.server.median(early-window, early, anonOf), AnonLate: r.server.median(r.playTo.at-window, r.playTo.at, anonOf),
+		Threads: r.server.last.threads,
+	}
+	if receipts := report.Stakes.AchievedRate * (r.playTo.at - early).Seconds(); receipts > 0 {
+		u.GrowthPerReceipt = (float64(u.AnonLate) - float64(u.AnonEarly)) / receipts
+	}
+	if r.joined > 0 {
+		u.RSSPerConn = (float64(r.rssJoined.rss) - float64(r.rssBefore.rss)) / float64(r.joined)
+		u.AnonPerConn = (float64(r.rssJoined.anon) - float64(r.rssBefore.anon)) / float64(r.joined)
+	}
+	u.ContextSwitches = perSecond(r.server.last.switches-r.rssJoined.switches, r.server.last.at-r.rssJoined.at)
+	return u
+}
+
+// median of a number over the samples from one time to another.
+func (p *process) median(from, to time.Duration, of func(sample) uint64) uint64 {
+	var values []uint64
+	for _, s := range p.samples {
+		if s.at >= from && s.at <= to {
+			values = append(values, of(s))
+		}
+	}
+	if len(values) == 0 {
+		return 0
+	}
+	slices.Sort(values)
+	return values[len(values)/2]
+}
+
+func rssOf(s sample) uint64  { return s.rss }
+func anonOf(s sample) uint64 { return s.anon }
+
+// When the generator is to blame.
+const (
+	busyMax = 0.85 // of its loops' time
+	lagMax  = 5000 // µs in which nobody would look for a cause
+	lagPart = 4    // a lag of one part in four of what it distorts matters
+)
+
+func (r *Report) warn() {
+	add := func(format string, args ...any) { r.Warnings = append(r.Warnings, fmt.Sprintf(format, args...)) }
+	if r.Generator.Busy > busyMax {
+		add("the generator was the bottleneck: its loops were busy %.0f %% of the time; give it more workers or hosts", 100*r.Generator.Busy)
+	}
+	if lag := r.Latency.SendLag.P99; lag > lagMax && lag*lagPart > r.Latency.Receipt.P99 {
+		add("the generator sent late: 1 %% of the stakes by %s ms or more, which the latency of receipts includes", milliseconds(lag))
+	}
+	if lag := r.Latency.ReceiveLag.P99; lag > lagMax && lag*lagPart > r.Latency.Odds.P99 {
+		add("the generator read late: 1 %% of its reads came %s ms or more after the kernel had the bytes, which all latencies include", milliseconds(lag))
+	}
+	if r.Stakes.Unplaced > r.Stakes.Planned/100 {
+		add("%s of %s planned stakes found no open pool, or a player without money", grouped(r.Stakes.Unplaced), grouped(r.Stakes.Planned))
+	}
+}
+
+// Failed is nil when every promise was kept, nobody was lost and nothing else went wrong.
+func (r *Report) Failed() error {
+	var wrong []error
+	for _, c := range r.Checks {
+		if c.Failed > 0 {
+			wrong = append(wrong, fmt.Errorf("%q was broken %d times, first: %s", c.Promise, c.Failed, c.Example))
+		}
+	}
+	for _, f := range r.Faults {
+		wrong = append(wrong, fmt.Errorf("%s, %d times, first: %s", f.Kind, f.Count, f.Example))
+	}
+	if missing := r.Connections.Planned - r.Connections.Joined; missing > 0 && !r.Stopped {
+		wrong = append(wrong, fmt.Errorf("%d of %d players never got into a game", missing, r.Connections.Planned))
+	}
+	if r.Unfinished != "" {
+		wrong = append(wrong, errors.New(r.Unfinished))
+	}
+	return errors.Join(wrong...)
+}
+
+// WriteText writes the report for people.
+func (r *Report) WriteText(w io.Writer) {
+	c := &r.Conditions
+	load := fmt.Sprintf("each staking %g to %g s after its last receipt", c.ThinkMin, c.ThinkMax)
+	if c.StakeRate > 0 {
+		load = fmt.Sprintf("%g stakes/s", c.StakeRate)
+	}
+	fmt.Fprintf(w, "%s players on %s for %s, %s\n", grouped(c.Users), c.Target, seconds(c.Played), load)
+	fmt.Fprintf(w, "%s, %s, %d CPUs, %s, %d workers, seed %d\n\n", c.Host, c.Kernel, c.CPUs, c.Go, c.Workers, c.Seed)
+
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	row := func(cells ...string) { fmt.Fprintln(t, strings.Join(cells, "\t")+"\t") }
+	row("", "planned", "achieved", "")
+	row("connections", grouped(r.Connections.Planned), grouped(r.Connections.Made), fmt.Sprintf("%s in a game, %s lost, %s came back",
+		grouped(r.Connections.Joined), grouped(r.Connections.Lost), grouped(r.Connections.Returned)))
+	row("stakes/s", fmt.Sprintf("%.1f", r.Stakes.PlannedRate), fmt.Sprintf("%.1f", r.Stakes.AchievedRate), fmt.Sprintf("%s receipts, %s refused after a lock, %s not placed, %s missed, %s payouts, %s refunds",
+		grouped(r.Stakes.Receipts), grouped(r.Stakes.Late), grouped(r.Stakes.Unplaced), grouped(r.Stakes.Missed), grouped(r.Stakes.Payouts), grouped(r.Stakes.Refunds)))
+	row("frames/s", "", fmt.Sprintf("%.0f", r.Delivered.FrameRate), fmt.Sprintf("%s frames, %s bytes, %s broadcasts, %s conflated",
+		grouped(r.Delivered.Frames), grouped(r.Delivered.Bytes), grouped(r.Delivered.Broadcasts), grouped(r.Delivered.Conflated)))
+	t.Flush()
+
+	fmt.Fprintln(w)
+	t = tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	row = func(cells ...string) { fmt.Fprintln(t, strings.Join(cells, "\t")+"\t") }
+	row("ms", "count", "min", "mean", "p50", "p75", "p90", "p95", "p99", "p99.9", "max")
+	for _, l := range []struct {
+		name  string
+		times Times
+	}{
+		{"handshake", r.Latency.Handshake}, {"stake → receipt", r.Latency.Receipt}, {"odds published → read", r.Latency.Odds},
+		{"other broadcasts", r.Latency.Lifecycle}, {"delivery spread", r.Latency.Spread},
+		{"sent late by us", r.Latency.SendLag}, {"read late by us", r.Latency.ReceiveLag},
+	} {
+		m := l.times
+		row(l.name, grouped(m.Count), milliseconds(m.Min), milliseconds(int64(m.Mean)), milliseconds(m.P50), milliseconds(m.P75),
+			milliseconds(m.P90), milliseconds(m.P95), milliseconds(m.P99), milliseconds(m.P999), milliseconds(m.Max))
+	}
+	t.Flush()
+
+	fmt.Fprintln(w)
+	if s := r.Server; s != nil {
+		fmt.Fprintf(w, "server: %.2f µs CPU per delivered frame (%.2f cores), %.0f bytes of RSS per connection (%.0f anonymous)\n",
+			s.CPUPerFrame, s.Cores, s.RSSPerConn, s.AnonPerConn)
+		fmt.Fprintf(w, "        RSS %s before, %s with all in a game, %s after a minute or half, %s at the end (anonymous %s → %s, %.0f bytes per receipt)\n",
+			mebibytes(s.RSSBefore), mebibytes(s.RSSJoined), mebibytes(s.RSSEarly), mebibytes(s.RSSLate), mebibytes(s.AnonEarly), mebibytes(s.AnonLate), s.GrowthPerReceipt)
+	}
+	fmt.Fprintf(w, "generator: %.2f µs CPU per delivered frame (%.2f cores), busy %.0f %%\n\n",
+		r.Generator.CPUPerFrame, r.Generator.Cores, 100*r.Generator.Busy)
+
+	for _, c := range r.Checks {
+		switch {
+		case c.Failed > 0:
+			fmt.Fprintf(w, "BROKEN  %s: %s times of %s, first: %s\n", c.Promise, grouped(c.Failed), grouped(c.Failed+c.Passed), c.Example)
+		case c.Passed > 0:
+			fmt.Fprintf(w, "    ok  %s (%s)\n", c.Promise, grouped(c.Passed))
+		default:
+			fmt.Fprintf(w, "     –  %s: never seen\n", c.Promise)
+		}
+	}
+	for _, f := range r.Faults {
+		fmt.Fprintf(w, " FAULT  %s, %s times, first: %s\n", f.Kind, grouped(f.Count), f.Example)
+	}
+	for _, warning := range r.Warnings {
+		fmt.Fprintf(w, "  warn  %s\n", warning)
+	}
+	switch {
+	case r.Stopped:
+		fmt.Fprintln(w, "stopped before its time; the books were not compared")
+	case r.Unfinished != "":
+		fmt.Fprintf(w, "UNFINISHED  %s\n", r.Unfinished)
+	}
+}
+
+// grouped writes 1234567 as 1,234,567.
+func grouped[N int | int64 | uint64](n N) string {
+	digits := strconv.FormatInt(int64(n), 10)
+	sign := ""
+	if digits[0] == '-' {
+		sign, digits = "-", digits[1:]
+	}
+	for i := len(digits) - 3; i > 0; i -= 3 {
+		digits = digits[:i] + "," + digits[i:]
+	}
+	return sign + digits
+}
+
+// milliseconds writes microseconds with as many digits as say something.
+func milliseconds(us int64) string {
+	if us < 100_000 {
+		return fmt.Sprintf("%.2f", float64(us)/1000)
+	}
+	return fmt.Sprintf("%.0f", float64(us)/1000)
+}
+
+func mebibytes(b uint64) string { return fmt.Sprintf("%.1f MiB", float64(b)/(1<<20)) }
+
+func seconds(s float64) string {
+	return time.Duration(s * float64(time.Second)).Round(100 * time.Millisecond).String()
+}

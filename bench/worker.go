@@ -1,0 +1,649 @@
+package bench
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"math/rand/v2"
+	"time"
+
+	"github.com/gobwas/ws"
+	"golang.org/x/sys/unix"
+
+	"tote/server/proto"
+)
+
+// worker is an event loop: it connects its players, reads and writes for them, and wakes them.
+//
+// Owner of every field below the channels: the goroutine in run.
+type worker struct {
+	orders  chan phase    // from Run; alarm wakes the loop for them
+	tallies chan<- *tally // to Run; never full, see Run
+	spare   <-chan *tally // back from Run
+
+	plan    *Plan
+	target  *target
+	family  int
+	address unix.Sockaddr // of the target
+	number  int
+	base    time.Time // of all instants below: they count from the run's start
+	seed    maphash.Seed
+	dice    *rand.Rand
+
+	poll  int // epoll
+	alarm int // eventfd
+	clock int // timerfd: epoll's own timeout knows milliseconds only
+	armed time.Duration
+
+	players []player
+	arrived int // players[:arrived] have begun to connect
+	timers  timers
+	idle    []*player // those who can take the next planned stake
+	games   map[proto.GameID]*game
+
+	phase   phase
+	now     time.Duration
+	woke    time.Duration // when this turn of the loop began
+	wall    proto.Time
+	tick    time.Duration // when the next tally is due
+	stakeAt time.Duration // when the next stake is planned for; only with a StakeRate
+	tally   *tally
+	tail    *tail // from phaseFarewell on
+
+	events [eventsMax]unix.EpollEvent
+	in     []byte // what is being read
+	out    []byte // the frame being written
+	text   []byte // the request in it
+	oob    []byte // control messages with time stamps
+}
+
+// Limits of a turn of the loop.
+const (
+	// eventsMax bounds the time between two looks at the timers: 128 reads take half a millisecond.
+	eventsMax = 128
+	// arrivalsMax lets a worker that is behind catch up without neglecting those already there.
+	arrivalsMax = 32
+
+	inSize    = 64 << 10
+	inRoom    = 16 << 10 // what is free for a read at least, however much of a frame is kept
+	farFuture = time.Duration(1<<63 - 1)
+)
+
+const _ = uint(inSize - 2*inRoom) // the buffer need not grow for ordinary messages
+
+func newWorker(plan *Plan, t *target, number int, base time.Time, seed maphash.Seed, tallies chan<- *tally, spare <-chan *tally) (*worker, error) {
+	w := &worker{
+		orders: make(chan phase, phaseStop+1), tallies: tallies, spare: spare,
+		plan: plan, target: t, number: number, base: base, seed: seed,
+		dice: rand.New(rand.NewPCG(plan.Seed, ^uint64(number))),
+		poll: unset, alarm: unset, clock: unset, armed: farFuture,
+		games: map[proto.GameID]*game{},
+		in:    make([]byte, inSize), oob: make([]byte, 64),
+		tick: plan.patience.tick, stakeAt: farFuture,
+	}
+	w.tally = <-spare
+	w.family, w.address = t.address()
+	// Players go round: worker w of W has w, w+W, w+2W, …
+	w.players = make([]player, (plan.Users-number+plan.Workers-1)/plan.Workers)
+	for i := range w.players {
+		w.players[i].init(number+i*plan.Workers, plan.Seed)
+	}
+	if err := w.open(); err != nil {
+		w.close()
+		return nil, fmt.Errorf("start a worker: %w", err)
+	}
+	return w, nil
+}
+
+func (w *worker) open() (err error) {
+	if w.poll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+		return fmt.Errorf("create an epoll: %w", err)
+	}
+	if w.alarm, err = unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC); err != nil {
+		return fmt.Errorf("create an eventfd: %w", err)
+	}
+	if w.clock, err = unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC); err != nil {
+		return fmt.Errorf("create a timerfd: %w", err)
+	}
+	for _, own := range []struct{ fd, name int }{{w.alarm, alarmEvent}, {w.clock, clockEvent}} {
+		event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(own.name)}
+		if err := unix.EpollCtl(w.poll, unix.EPOLL_CTL_ADD, own.fd, &event); err != nil {
+			return fmt.Errorf("watch an own descriptor: %w", err)
+		}
+	}
+	return nil
+}
+
+// Names of the events that belong to no player; a player's is its place in players.
+const (
+	alarmEvent = -1
+	clockEvent = -2
+)
+
+func (w *worker) close() {
+	for i := range w.players {
+		if fd := w.players[i].fd; fd != unset {
+			unix.Close(int(fd))
+		}
+	}
+	for _, fd := range []int{w.clock, w.alarm, w.poll} {
+		if fd != unset {
+			unix.Close(fd)
+		}
+	}
+}
+
+// order moves the worker to a phase. Run calls it, once for each phase, hence there is room.
+func (w *worker) order(p phase) {
+	w.orders <- p
+	unix.Write(w.alarm, binary.NativeEndian.AppendUint64(nil, 1)) // fails only when the alarm rings already
+}
+
+// run turns the loop until phaseStop.
+func (w *worker) run() {
+	w.look()
+	w.woke = w.now
+	for w.phase != phaseStop {
+		w.obey()
+		w.arrive()
+		w.wake()
+		w.stake()
+		w.handOver()
+		for _, event := range w.wait() {
+			w.serve(event)
+		}
+	}
+	if w.tail == nil {
+		w.tail = w.sumUp()
+	}
+	w.tally.tail = w.tail
+	w.tally.gauge = w.gauge()
+	w.close()
+	w.tallies <- w.tally
+}
+
+// look reads the clock.
+func (w *worker) look() {
+	t := time.Now()
+	w.now, w.wall = t.Sub(w.base), proto.Time(t.UnixMicro())
+}
+
+// obey does what Run has ordered.
+func (w *worker) obey() {
+	for {
+		select {
+		case w.phase = <-w.orders:
+			w.enter()
+		default:
+			return
+		}
+	}
+}
+
+func (w *worker) enter() {
+	switch w.phase {
+	case phasePlay:
+		if w.plan.StakeRate > 0 {
+			w.stakeAt = w.now
+			w.planStake()
+		}
+	case phaseQuiet:
+		for w.stakeAt <= w.now {
+			w.tally.stakes.Planned++
+			w.tally.stakes.Missed++
+			w.planStake()
+		}
+		w.stakeAt = farFuture
+	case phaseAudit:
+		// Two requests each; a pace that does not measure the server once more.
+		const pace = 5000 // players per second
+		for i := range w.players {
+			w.beginAudit(&w.players[i], w.now+time.Duration(i)*time.Second/pace)
+		}
+	case phaseFarewell:
+		w.tail = w.sumUp()
+		for i := range w.players {
+			w.part(&w.players[i])
+		}
+	}
+}
+
+// arrive connects the players whose time has come. Player i of all is planned for i / ConnectRate.
+func (w *worker) arrive() {
+	for range arrivalsMax {
+		if w.phase >= phaseQuiet || w.arrivalAt() > w.now {
+			return
+		}
+		p := &w.players[w.arrived]
+		p.planned = w.arrivalAt()
+		w.arrived++
+		w.connect(p)
+	}
+}
+
+func (w *worker) arrivalAt() time.Duration {
+	if w.arrived == len(w.players) {
+		return farFuture
+	}
+	return time.Duration(float64(w.players[w.arrived].number) / w.plan.ConnectRate * float64(time.Second))
+}
+
+// wake lets the players act whose timers have run out.
+func (w *worker) wake() {
+	for range eventsMax {
+		if len(w.timers) == 0 || w.timers[0].due > w.now {
+			return
+		}
+		p := w.timers[0]
+		w.timers.cancel(p)
+		w.act(p)
+	}
+}
+
+// stake gives the planned stakes that are due to idle players, at random. While nobody is idle the
+// plan waits but does not change: late stakes keep the times they were planned for.
+func (w *worker) stake() {
+	for range eventsMax {
+		if w.stakeAt > w.now || len(w.idle) == 0 {
+			return
+		}
+		planned := w.stakeAt
+		w.planStake()
+		w.tally.stakes.Planned++
+		w.place(w.idle[w.dice.IntN(len(w.idle))], planned)
+	}
+}
+
+// planStake draws the time of the stake after the one at stakeAt. This worker's share of the rate is its share of the players.
+func (w *worker) planStake() {
+	rate := w.plan.StakeRate * float64(len(w.players)) / float64(w.plan.Users)
+	w.stakeAt += time.Duration(w.dice.ExpFloat64() / rate * float64(time.Second))
+}
+
+// handOver gives the tally to Run when it is time and Run is not behind.
+func (w *worker) handOver() {
+	if w.now < w.tick {
+		return
+	}
+	w.tick = w.now + w.plan.patience.tick
+	select {
+	case next := <-w.spare:
+		w.tally.gauge = w.gauge()
+		w.tallies <- w.tally
+		w.tally = next
+	default: // counting goes on in the same one
+	}
+}
+
+// wait sleeps until a socket, a timer or Run wants something.
+func (w *worker) wait() []unix.EpollEvent {
+	until := min(w.tick, w.arrivalAt())
+	if len(w.timers) > 0 {
+		until = min(until, w.timers[0].due)
+	}
+	if len(w.idle) > 0 {
+		until = min(until, w.stakeAt)
+	}
+	w.look()
+	w.tally.busy += w.now - w.woke
+	w.tally.turn = max(w.tally.turn, w.now-w.woke)
+	timeout := -1
+	switch {
+	case until <= w.now:
+		timeout = 0
+	case until != w.armed:
+		w.armed = until
+		in := unix.ItimerSpec{Value: unix.NsecToTimespec(int64(until - w.now))}
+		err := unix.TimerfdSettime(w.clock, 0, &in, nil)
+		assert(err == nil, "a positive time sets a timer")
+	}
+	n, err := unix.EpollWait(w.poll, w.events[:], timeout)
+	assert(err == nil || errors.Is(err, unix.EINTR), "epoll_wait on an own epoll succeeds")
+	w.look()
+	w.woke = w.now
+	return w.events[:max(n, 0)]
+}
+
+// serve does what one event asks for.
+func (w *worker) serve(event unix.EpollEvent) {
+	switch event.Fd {
+	case alarmEvent:
+		var count [8]byte
+		unix.Read(w.alarm, count[:]) // resets it; the orders are in the channel
+		return
+	case clockEvent:
+		w.armed = 0 // it has rung, and is set anew before it can ring again
+		return
+	}
+	p := &w.players[event.Fd]
+	if p.stage == stageConnecting {
+		w.connected(p)
+		return
+	}
+	if event.Events&unix.EPOLLOUT != 0 && p.fd != unset {
+		w.flush(p)
+	}
+	if event.Events&^unix.EPOLLOUT != 0 && p.fd != unset { // also errors and hang-ups: the read tells which
+		w.read(p)
+	}
+}
+
+// connect begins a TCP connection.
+func (w *worker) connect(p *player) {
+	fd, err := unix.Socket(w.family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		w.lose(p, "connect: "+remedy(err), "socket")
+		return
+	}
+	p.fd, p.stage = int32(fd), stageConnecting
+	w.tally.connections.Attempts++
+	if err := w.dial(p); err != nil && !errors.Is(err, unix.EINPROGRESS) {
+		w.lose(p, "connect: "+remedy(err), err.Error())
+		return
+	}
+	event := unix.EpollEvent{Events: unix.EPOLLOUT, Fd: w.place32(p)}
+	if err := unix.EpollCtl(w.poll, unix.EPOLL_CTL_ADD, fd, &event); err != nil {
+		w.lose(p, "connect: "+remedy(err), "epoll")
+	}
+}
+
+func (w *worker) place32(p *player) int32 { return int32((p.number - w.number) / w.plan.Workers) }
+
+func (w *worker) dial(p *player) error {
+	fd := int(p.fd)
+	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
+		return err
+	}
+	if p.stamped() {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1); err != nil {
+			return err
+		}
+	}
+	if w.target.loopback {
+		// The port is chosen by connect, where it needs to be free for this target only.
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
+			return err
+		}
+		if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: source(p.number)}); err != nil {
+			return err
+		}
+	}
+	return unix.Connect(fd, w.address)
+}
+
+// remedy names an error of the kernel, and what to do about it where the cause is on this host.
+func remedy(err error) string {
+	switch {
+	case errors.Is(err, unix.ECONNREFUSED):
+		return "connection refused; is the server running, is the port right?"
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return "no local port is free; widen net.ipv4.ip_local_port_range or use more source addresses"
+	case errors.Is(err, unix.EMFILE):
+		return "too many open files; raise the limit (ulimit -n)"
+	case errors.Is(err, unix.ENFILE):
+		return "too many open files on this host; raise fs.file-max"
+	case errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
+		return "the kernel is out of socket memory; raise net.ipv4.tcp_mem"
+	}
+	return err.Error()
+}
+
+// connected sends the handshake once TCP has connected.
+func (w *worker) connected(p *player) {
+	failed, err := unix.GetsockoptInt(int(p.fd), unix.SOL_SOCKET, unix.SO_ERROR)
+	if err == nil && failed != 0 {
+		err = unix.Errno(failed)
+	}
+	if err != nil {
+		w.lose(p, "connect: "+remedy(err), err.Error())
+		return
+	}
+	p.stage = stageUpgrading
+	w.watch(p, unix.EPOLLIN)
+	nonce := p.nonce()
+	w.out = appendUpgrade(w.out[:0], w.target, nonce)
+	w.write(p, w.out)
+}
+
+func (w *worker) watch(p *player, events uint32) {
+	event := unix.EpollEvent{Events: events, Fd: w.place32(p)}
+	err := unix.EpollCtl(w.poll, unix.EPOLL_CTL_MOD, int(p.fd), &event)
+	assert(err == nil, "a watched socket can be watched for something else")
+}
+
+// send writes one message as one frame.
+func (w *worker) send(p *player, opcode ws.OpCode, payload []byte) {
+	w.out = appendFrame(w.out[:0], opcode, uint32(p.dice.Uint64()), payload)
+	w.write(p, w.out)
+}
+
+// write writes b, and keeps what the kernel does not take.
+func (w *worker) write(p *player, b []byte) {
+	if len(p.unsent) > 0 {
+		p.unsent = append(p.unsent, b...)
+		return
+	}
+	n, err := unix.Write(int(p.fd), b)
+	if err != nil {
+		if !errors.Is(err, unix.EAGAIN) {
+			return // the socket is broken: the next read says how, and no sooner, as there may be a close frame to read
+		}
+		n = 0
+	}
+	if n < len(b) {
+		p.unsent = append(p.unsent, b[n:]...)
+		w.watch(p, unix.EPOLLIN|unix.EPOLLOUT)
+	}
+}
+
+// flush writes what is left from write.
+func (w *worker) flush(p *player) {
+	n, err := unix.Write(int(p.fd), p.unsent)
+	switch {
+	case errors.Is(err, unix.EAGAIN):
+		return
+	case err != nil || n == len(p.unsent):
+		p.unsent = nil
+		w.watch(p, unix.EPOLLIN)
+	default:
+		p.unsent = p.unsent[n:]
+	}
+}
+
+// read reads once and takes in whatever is whole.
+func (w *worker) read(p *player) {
+	for len(w.in)-len(p.cut) < inRoom {
+		w.in = make([]byte, 2*len(w.in)) // bounded by messageMax, see readFrame
+	}
+	kept := copy(w.in, p.cut)
+	n, err := w.receive(p, w.in[kept:])
+	switch {
+	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
+		return
+	case err != nil:
+		w.lose(p, "connection lost: "+remedy(err), err.Error())
+		return
+	case n == 0:
+		w.lose(p, "connection closed without a close frame", "")
+		return
+	}
+	w.look()
+	w.tally.bytes += uint64(n)
+	left := w.take(p, w.in[:kept+n])
+	if p.fd == unset {
+		return
+	}
+	if len(left) == 0 {
+		p.cut = nil
+	} else {
+		p.cut = append(p.cut[:0], left...)
+	}
+}
+
+// stampEvery is how few players' reads carry the kernel's time stamp, which costs a third of a µs.
+const stampEvery = 64
+
+func (p *player) stamped() bool { return p.number%stampEvery == 0 }
+
+// receive reads. For a few players it compares the clock with the time at which the kernel had the
+// bytes: that is this generator's own delay.
+func (w *worker) receive(p *player, b []byte) (int, error) {
+	if !p.stamped() || w.phase > phaseQuiet { // the rush of the audit and of goodbyes is of our own making
+		return unix.Read(int(p.fd), b)
+	}
+	n, oobn, _, _, err := unix.Recvmsg(int(p.fd), b, w.oob, 0)
+	if err == nil && n > 0 {
+		if at, ok := readStamp(w.oob[:oobn]); ok {
+			w.tally.record(meterReceiveLag, time.Since(at))
+		}
+	}
+	return n, err
+}
+
+// readStamp finds SCM_TIMESTAMPNS: cmsghdr (length, level, type), then seconds and nanoseconds, 64 bits each.
+func readStamp(oob []byte) (at time.Time, ok bool) {
+	if len(oob) < unix.SizeofCmsghdr+16 {
+		return at, false
+	}
+	messages, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return at, false
+	}
+	for _, m := range messages {
+		if m.Header.Level == unix.SOL_SOCKET && m.Header.Type == unix.SO_TIMESTAMPNS && len(m.Data) >= 16 {
+			seconds, nanoseconds := binary.NativeEndian.Uint64(m.Data), binary.NativeEndian.Uint64(m.Data[8:])
+			return time.Unix(int64(seconds), int64(nanoseconds)), true
+		}
+	}
+	return at, false
+}
+
+// take reads the handshake's answer and frames from b and returns the cut one at its end.
+func (w *worker) take(p *player, b []byte) []byte {
+	if p.stage == stageUpgrading {
+		size, err := readUpgrade(b, p.nonce())
+		switch {
+		case err != nil:
+			w.lose(p, "handshake refused", err.Error())
+			return nil
+		case size == 0:
+			return b
+		}
+		b = b[size:]
+		w.tally.record(meterHandshake, w.now-p.planned)
+		w.tally.connections.Made++
+		w.greet(p)
+	}
+	for {
+		f, size, err := readFrame(b)
+		switch {
+		case err != nil:
+			w.lose(p, "bad frame: "+err.Error(), fmt.Sprintf("% x…", b[:min(len(b), 16)]))
+			return nil
+		case size == 0:
+			return b
+		}
+		b = b[size:]
+		w.frame(p, f)
+		if p.fd == unset {
+			return nil
+		}
+	}
+}
+
+// frame answers control frames and puts messages together.
+func (w *worker) frame(p *player, f frame) {
+	switch f.opcode {
+	case ws.OpPing:
+		w.tally.pings++
+		w.send(p, ws.OpPong, f.payload)
+		return
+	case ws.OpPong:
+		return
+	case ws.OpClose:
+		w.closed(p, f.payload)
+		return
+	}
+	opcode, message, whole, err := p.assembly.add(f)
+	switch {
+	case err != nil:
+		w.lose(p, "bad frame: "+err.Error(), "")
+	case whole && opcode != ws.OpText:
+		w.lose(p, "bad frame: tote.json has text messages only", "")
+	case whole:
+		w.message(p, message)
+	}
+}
+
+// closed is told that the server ends the connection, or agrees to its end.
+func (w *worker) closed(p *player, payload []byte) {
+	if p.stage == stageParting {
+		w.hangUp(p, stageGone)
+		return
+	}
+	code, reason, err := readClose(payload)
+	if err != nil {
+		w.lose(p, "bad frame: "+err.Error(), "")
+		return
+	}
+	w.send(p, ws.OpClose, payload[:min(len(payload), 2)])
+	w.lose(p, fmt.Sprintf("closed by the server: %d %s", code, reason), "")
+}
+
+// lose ends a connection that should have gone on.
+func (w *worker) lose(p *player, fault, example string) {
+	if p.stage == stageParting {
+		w.hangUp(p, stageGone) // whichever way it ends
+		return
+	}
+	w.tally.fault(fault, p.says(example))
+	if p.stage > stageUpgrading {
+		w.tally.connections.Lost++
+	}
+	if !w.plan.Reconnect || w.phase >= phaseQuiet {
+		w.hangUp(p, stageGone)
+		return
+	}
+	w.hangUp(p, stageAway)
+	// Half a second, doubled each time up to 8 s, and up to as much again at random: the players
+	// of a server that restarts must not come back all at once.
+	pause := 500 * time.Millisecond << min(p.attempts, 4)
+	p.attempts++
+	p.due = w.now + pause + time.Duration(p.below(uint64(pause)))
+	w.timers.set(p)
+}
+
+// part says goodbye, and leaves it to the server to agree.
+func (w *worker) part(p *player) {
+	w.timers.cancel(p)
+	w.rest(p)
+	if p.stage <= stageUpgrading {
+		w.hangUp(p, stageGone)
+		return
+	}
+	if p.stage < stageParting {
+		p.stage = stageParting
+		w.send(p, ws.OpClose, binary.BigEndian.AppendUint16(nil, uint16(proto.CloseNormal)))
+	}
+}
+
+// hangUp closes the socket, if there is one, and forgets what belongs to the connection.
+func (w *worker) hangUp(p *player, next stage) {
+	if p.fd != unset {
+		unix.Close(int(p.fd)) // also takes it from the epoll
+		p.fd = unset
+	}
+	p.cut, p.unsent, p.assembly = nil, nil, assembly{}
+	w.timers.cancel(p)
+	w.rest(p)
+	w.quit(p)
+	p.stage = next
+}
+
+// assert stops the process where our own code is wrong.
+func assert(ok bool, what string) {
+	if !ok {
+		panic("bench: " + what)
+	}
+}

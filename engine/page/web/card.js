@@ -1,0 +1,277 @@
+// A question as a card: its outcomes with odds, and the slip on which a prediction is made.
+//
+//	open ─▶ locked ─▶ settled | voided
+//	 slip    no slip    winners shown
+//
+// For those who look from outside, the element tells what it shows: data-pool, data-state, data-seq (the broadcast that its
+// odds are from) and data-from (what kind of message that was).
+
+import { animate, make, say } from "./dom.js";
+import * as money from "./money.js";
+import * as words from "./words.js";
+
+const chips = [10, 50, 100, 500, 1000];
+const wideFrom = 5; // with more outcomes than these, a card takes a whole row where there is room
+
+// The amount on a fresh slip is the last one that was chosen on any card.
+let lastAmount = 100;
+
+export class Card {
+  element;
+  #pool;
+  #purse;
+  #stake;
+  #rows = [];
+  #chosen = -1; // outcome
+  #busy = false; // a prediction is on its way
+  #live = true; // the connection is
+
+  // stake(pool, outcome, amount) makes a prediction; its promise gives {ok, text} and never fails.
+  constructor(pool, purse, stake) {
+    this.#pool = pool;
+    this.#purse = purse;
+    this.#stake = stake;
+    this.element = this.#build();
+    this.update(pool);
+  }
+
+  get pool() {
+    return this.#pool;
+  }
+
+  #build() {
+    const id = `q${this.#pool.pool}`;
+    this.question = make("h3", { id, tabindex: "-1" }, this.#pool.question);
+    this.badge = make("p", { class: "badge" });
+    this.outcomes = make("div", { role: "radiogroup", "aria-labelledby": id, class: "outcomes" });
+    this.#rows = this.#pool.labels.map((label, outcome) => this.#buildRow(id, label, outcome));
+    this.outcomes.append(...this.#rows.map((r) => r.element));
+    this.notice = make("p", { class: "notice", role: "status" });
+    this.pot = make("span", { class: "pot" });
+    this.asOf = make("span", { class: "as-of" });
+    this.form = make(
+      "form",
+      { novalidate: true, onsubmit: (e) => this.#submit(e) },
+      make("header", {}, this.question, this.badge),
+      this.outcomes,
+      this.#buildSlip(id),
+      this.notice,
+      make("footer", {}, this.pot, this.asOf),
+    );
+    const wide = this.#pool.labels.length > wideFrom ? " wide" : "";
+    return make("li", { class: "card" + wide, "data-pool": this.#pool.pool }, this.form);
+  }
+
+  #buildRow(id, label, outcome) {
+    const row = {
+      radio: make("input", { type: "radio", name: id, id: `${id}o${outcome}`, value: outcome, onchange: () => this.#choose(outcome) }),
+      x: make("span", { class: "x" }),
+      part: make("span", { class: "part" }),
+      mine: make("span", { class: "mine-here" }),
+      bar: make("span", { class: "bar", "aria-hidden": "true" }),
+    };
+    row.element = make(
+      "div",
+      { class: "outcome", "data-outcome": outcome },
+      row.radio,
+      make("label", { for: row.radio.id }, row.bar, make("span", { class: "label" }, label), row.x, row.part, row.mine),
+    );
+    return row;
+  }
+
+  #buildSlip(id) {
+    this.amount = make("input", {
+      id: `${id}a`, type: "text", inputmode: "numeric", autocomplete: "off", value: String(lastAmount), oninput: () => this.#reckon(),
+    });
+    this.chips = chips.map((amount) =>
+      make("button", { type: "button", class: "chip", value: amount, onclick: () => this.#setAmount(amount) }, money.credits(amount)),
+    );
+    this.estimate = make("output", { class: "estimate", for: this.amount.id });
+    this.button = make("button", { type: "submit", class: "primary" });
+    this.cancel = make("button", { type: "button", class: "plain", onclick: () => this.#fold() }, "Cancel");
+    this.slip = make(
+      "div",
+      { class: "slip", hidden: true },
+      make("div", { class: "row" }, make("label", { for: this.amount.id }, "Credits"), this.amount, this.cancel),
+      make("div", { class: "chips", role: "group", "aria-label": "Amounts" }, ...this.chips),
+      this.estimate,
+      this.button,
+    );
+    return this.slip;
+  }
+
+  // Shows the pool as it is now; called after every message that concerns it, and when predictions of one's own change.
+  update(pool) {
+    const before = this.element.dataset.state;
+    this.#pool = pool;
+    this.#showOdds();
+    this.#showMine();
+    const { dataset } = this.element;
+    Object.assign(dataset, { state: pool.state, seq: pool.seq, from: pool.from });
+    if (before !== pool.state) this.#become(pool.state);
+    this.#reckon();
+  }
+
+  // The connection came or went.
+  connected(live) {
+    this.#live = live;
+    this.#reckon();
+  }
+
+  #showOdds() {
+    const { odds, t, labels } = this.#pool;
+    const gross = money.gross(odds);
+    odds.forEach((odd, outcome) => {
+      const row = this.#rows[outcome];
+      const share = money.share(odd.staked, gross);
+      const before = Number(row.element.dataset.x ?? odd.x);
+      row.element.dataset.x = odd.x;
+      row.element.dataset.staked = odd.staked;
+      row.bar.style.width = `${share}%`;
+      say(row.x, money.multiplier(odd.x));
+      say(row.part, odd.staked === 0 ? "nobody yet" : `${Math.round(share)}% · ${money.credits(odd.staked)} by ${words.count(odd.backers, "player")}`);
+      if (odd.x !== before) this.#flash(row.x, odd.x > before ? "up" : "down");
+    });
+    say(this.pot, `${money.credits(gross)} in the pool`);
+    this.asOf.replaceChildren(...this.#time(t / 1000));
+    console.assert(odds.length === labels.length, "a pool has odds for each outcome");
+  }
+
+  #time(ms) {
+    const final = this.#pool.state !== "open";
+    const at = make("time", { datetime: new Date(ms).toISOString() }, words.time(ms));
+    return [final ? "final odds, " : "odds as of ", at];
+  }
+
+  #flash(element, direction) {
+    element.dataset.moved = direction;
+    animate(element, [{ backgroundColor: `var(--${direction}-wash)` }, { backgroundColor: "transparent" }], 1400);
+  }
+
+  #showMine() {
+    const own = [...this.#purse.predictions.values()].filter((p) => p.pool === this.#pool.pool);
+    for (const [outcome, row] of this.#rows.entries()) {
+      const amount = own.reduce((sum, p) => (p.outcome === outcome ? sum + p.amount : sum), 0);
+      say(row.mine, amount > 0 ? `You: ${money.credits(amount)}` : "");
+    }
+    if (this.#pool.state !== "settled" || this.#pool.refunded || own.length === 0 || own.some((p) => p.state === "open")) return;
+    const gain = own.reduce((sum, p) => sum + p.payout - p.amount, 0);
+    this.notice.dataset.tone = gain >= 0 ? "good" : "bad";
+    say(this.notice, `Your result: ${money.signed(gain)} credits.`);
+  }
+
+  // Says when the question locks; called again and again. now is in ms, by the server's clock.
+  tick(now) {
+    if (this.#pool.state === "open") {
+      say(this.badge, this.#pool.locks_at ? `Locks in ${words.countdown(this.#pool.locks_at / 1000 - now)}` : "Open");
+    }
+  }
+
+  #become(state) {
+    const over = state !== "open";
+    for (const row of this.#rows) row.radio.disabled = over;
+    if (over) this.#fold();
+    if (state === "open") say(this.badge, "Open");
+    if (state === "locked") {
+      say(this.badge, "Locked");
+      if (this.notice.dataset.tone === "bad") say(this.notice, ""); // advice that came too late
+    }
+    if (state === "settled") this.#showWinners();
+    if (state === "voided") {
+      say(this.badge, "Called off");
+      say(this.notice, "All credits were returned" + (this.#pool.reason ? `: ${this.#pool.reason}.` : "."));
+    }
+  }
+
+  #showWinners() {
+    const { winners, refunded } = this.#pool;
+    for (const [outcome, row] of this.#rows.entries()) {
+      const won = winners.includes(outcome);
+      row.element.classList.toggle("won", won);
+      row.element.classList.toggle("lost", !won);
+    }
+    say(this.badge, "Decided");
+    if (refunded) say(this.notice, "Nobody had predicted it: all credits were returned.");
+  }
+
+  // The winners in words, for the folded card.
+  get verdict() {
+    const { state, winners, labels, refunded, odds, x } = this.#pool;
+    if (state === "voided") return { winner: "Called off", detail: "credits returned" };
+    const winner = winners.map((w) => labels[w]).join(", ");
+    if (refunded) return { winner, detail: "credits returned" };
+    if (money.gross(odds) === 0) return { winner, detail: "nobody took part" };
+    return { winner, detail: `paid ${money.multiplier(x ?? odds[winners[0]].x)}` };
+  }
+
+  #choose(outcome) {
+    const first = this.#chosen < 0;
+    this.#chosen = outcome;
+    if (first) this.amount.value = String(lastAmount);
+    this.slip.hidden = false;
+    say(this.notice, "");
+    delete this.notice.dataset.tone;
+    this.#reckon();
+    if (first) animate(this.slip, [{ opacity: 0, transform: "translateY(-4px)" }, { opacity: 1, transform: "none" }], 180);
+    this.form.scrollIntoView({ block: "nearest" });
+  }
+
+  #setAmount(amount) {
+    this.amount.value = String(amount);
+    this.#reckon();
+  }
+
+  // What the slip says, from what is chosen and the odds of this moment.
+  #reckon() {
+    if (this.#chosen < 0) return;
+    const label = this.#pool.labels[this.#chosen];
+    const amount = money.parseAmount(this.amount.value);
+    for (const chip of this.chips) chip.setAttribute("aria-pressed", String(Number(chip.value) === amount));
+    const short = amount > this.#purse.balance;
+    this.amount.setAttribute("aria-invalid", String(Number.isNaN(amount) || short));
+    if (Number.isNaN(amount)) say(this.estimate, "Type a whole number of credits.");
+    else if (short) say(this.estimate, `You have ${money.credits(this.#purse.balance)} credits.`);
+    else say(this.estimate, `If it is right, you would get about ${money.credits(money.estimate(this.#pool, this.#chosen, amount))}.`);
+    say(this.button, this.#buttonText(amount, label));
+    this.button.disabled = this.#busy || !this.#live || this.#pool.state !== "open";
+  }
+
+  #buttonText(amount, label) {
+    if (this.#busy) return "Sending…";
+    if (!this.#live) return "Waiting for the connection";
+    return Number.isNaN(amount) ? `Predict ${label}` : `Predict ${money.credits(amount)} on ${label}`;
+  }
+
+  async #submit(e) {
+    e.preventDefault();
+    const amount = money.parseAmount(this.amount.value);
+    if (this.#busy || this.#chosen < 0 || this.button.disabled) return;
+    if (Number.isNaN(amount) || amount > this.#purse.balance) {
+      this.amount.focus();
+      return;
+    }
+    lastAmount = amount;
+    this.#busy = true;
+    this.#reckon();
+    const answer = await this.#stake(this.#pool, this.#chosen, amount);
+    this.#busy = false;
+    this.tell(answer);
+    this.#reckon();
+  }
+
+  // Tells what became of a prediction. The slip of one that stands has done its work.
+  tell({ ok, text }) {
+    this.notice.dataset.tone = ok ? "good" : "bad";
+    say(this.notice, text);
+    if (ok) this.#fold();
+  }
+
+  #fold() {
+    const inside = this.slip.contains(document.activeElement);
+    const radio = this.#rows[this.#chosen]?.radio;
+    for (const row of this.#rows) row.radio.checked = false;
+    this.#chosen = -1;
+    this.slip.hidden = true;
+    if (inside && radio && !radio.disabled) radio.focus({ preventScroll: true });
+  }
+}

@@ -1,0 +1,74 @@
+// The visitor's account as this client knows it: balance and predictions. Pure: no socket, no DOM.
+//
+// The private lane reaches every window of the account, complete and in order, so whoever hears it has the picture; a
+// window that comes later asks for predictions first.
+
+export class Purse {
+  account = 0;
+  name = "";
+  balance = 0;
+  predictions = new Map(); // by number: proto.Prediction
+
+  welcome(m) {
+    if (m.account !== this.account) this.predictions.clear();
+    Object.assign(this, { account: m.account, name: m.name, balance: m.balance });
+  }
+
+  // The list is all that the server still knows; later private messages change it.
+  list(m) {
+    this.predictions = new Map(m.predictions.map((p) => [p.prediction, { ...p }]));
+  }
+
+  // A private message. Returns the prediction that it is about, if any.
+  hear(m) {
+    if (m.balance !== undefined && m.n !== undefined) this.balance = m.balance;
+    switch (m.type) {
+      case "receipt":
+        return this.#note(m, m.id, {});
+      case "payout":
+        return this.#note(m, 0, { state: "won", payout: m.payout });
+      case "refund":
+        return this.#note(m, 0, { state: "refunded", payout: m.amount });
+    }
+    return undefined;
+  }
+
+  // A repeated receipt, or news of a prediction that is not known here, must not make two of one.
+  #note(m, id, change) {
+    const { prediction, pool, outcome, amount } = m;
+    const known = this.predictions.get(prediction) ?? { prediction, id, pool, outcome, amount, state: "open", payout: 0 };
+    Object.assign(known, change);
+    this.predictions.set(prediction, known);
+    return known;
+  }
+
+  // Lost predictions are not told on the private lane: the settlement tells them. Returns those that this settlement ended.
+  settled(pool) {
+    if (pool.state !== "settled" || pool.refunded) return [];
+    const lost = this.open(pool.pool).filter((p) => !pool.winners.includes(p.outcome));
+    for (const p of lost) p.state = "lost";
+    return lost;
+  }
+
+  open(pool) {
+    return [...this.predictions.values()].filter((p) => p.state === "open" && (pool === undefined || p.pool === pool));
+  }
+
+  // The last closed ones, newest first.
+  closed(max) {
+    return [...this.predictions.values()]
+      .filter((p) => p.state !== "open")
+      .sort((a, b) => b.prediction - a.prediction)
+      .slice(0, max);
+  }
+
+  // What is staked on an outcome of a pool and still open.
+  on(pool, outcome) {
+    return this.open(pool).reduce((sum, p) => (p.outcome === outcome ? sum + p.amount : sum), 0);
+  }
+
+  // What is staked and still open.
+  inPlay() {
+    return this.open().reduce((sum, p) => sum + p.amount, 0);
+  }
+}

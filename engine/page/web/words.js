@@ -1,0 +1,105 @@
+// What the page says in words.
+
+import { credits } from "./money.js";
+
+const refusals = {
+  pool_locked: "Too late: the question was locked before your prediction arrived. Nothing was taken.",
+  pool_settled: "Too late: the question is decided. Nothing was taken.",
+  pool_voided: "The question was called off. Nothing was taken.",
+  pool_unknown: "The question is gone. Nothing was taken.",
+  pool_full: "This question cannot take that much more. Nothing was taken.",
+  stake_small: "That is less than this question takes. Choose a larger amount.",
+  stake_large: "That is more than this question takes at once. Choose a smaller amount.",
+  predictions_many: "You have too many open predictions. Wait until some are decided.",
+  busy: "The server is busy. Nothing was taken; try again in a moment.",
+  not_placed: "The connection was lost before your prediction arrived. Nothing was taken.",
+};
+
+// A refusal; the server's own sentence where there is no better one.
+export function refused(m, balance) {
+  if (m.code === "funds_short") return `You have ${credits(balance)} credits. Choose a smaller amount.`;
+  return refusals[m.code] ?? `Not accepted: ${m.reason}.`;
+}
+
+// How a prediction ended. pool may be unknown: of a match of long ago.
+export function won({ outcome, amount, payout }, pool) {
+  const said = pool ? `${pool.question} ${pool.labels[outcome]}, as you said` : "You were right";
+  return `${said}: ${credits(amount)} became ${credits(payout)}.`;
+}
+
+export function lost({ outcome, amount }, pool) {
+  const winners = pool.winners.map((w) => pool.labels[w]).join(", ");
+  return `${pool.question} It was ${winners}, not ${pool.labels[outcome]}: ${credits(amount)} lost.`;
+}
+
+export function returned({ outcome, amount }, pool) {
+  return pool ? `${pool.question} Your ${credits(amount)} on ${pool.labels[outcome]} came back.` : `Your ${credits(amount)} came back.`;
+}
+
+const happened = {
+  kickoff: "Kick-off",
+  halftime: "Half-time",
+  secondhalf: "Second half",
+  fulltime: "Full time",
+  extratime: "Extra time",
+  extrahalf: "Second half of extra time",
+  extraend: "End of extra time",
+  shootout: "Penalty shoot-out",
+  end: "The match is over",
+};
+
+// What an event is called in the ticker; null for those that only move the clock.
+export function event(m, teams) {
+  if (m.kind === "minute") return null;
+  if (m.kind === "goal") return { title: `Goal for ${teams[m.team - 1] || "a team"}`, detail: m.player };
+  if (m.kind === "end" && teams[m.team - 1]) return { title: `${teams[m.team - 1]} win`, detail: "" };
+  return { title: happened[m.kind] ?? plain(m.kind), detail: m.player };
+}
+
+// Which part of the match an event begins, for the scoreboard; undefined if none.
+export function phase(kind) {
+  return {
+    kickoff: "First half",
+    halftime: "Half-time",
+    secondhalf: "Second half",
+    fulltime: "Full time",
+    extratime: "Extra time",
+    extrahalf: "Extra time",
+    extraend: "After extra time",
+    shootout: "Penalties",
+    end: "Final result",
+  }[kind];
+}
+
+// "first_blood" → "First blood"
+function plain(kind) {
+  const words = kind.replaceAll(/[_-]+/g, " ");
+  return words.charAt(0).toUpperCase() + words.slice(1);
+}
+
+// "1 player", "2 players"
+export function count(n, one) {
+  return `${credits(n)} ${n === 1 ? one : one + "s"}`;
+}
+
+// Time of day of the reader, for milliseconds of Unix time.
+export function time(ms) {
+  return new Date(ms).toLocaleTimeString("en-GB");
+}
+
+// 83 s → "1:23"
+export function countdown(ms) {
+  const s = Math.max(0, Math.ceil(ms / 1000));
+  const [h, m] = [Math.floor(s / 3600), Math.floor(s / 60) % 60];
+  const two = (n) => String(n).padStart(2, "0");
+  return h > 0 ? `${h}:${two(m)}:${two(s % 60)}` : `${m}:${two(s % 60)}`;
+}
+
+const firsts = ["Quiet", "Bright", "Early", "Lucky", "Steady", "Merry", "Clever", "Brave", "Gentle", "Swift"];
+const seconds = ["Otter", "Heron", "Badger", "Finch", "Marten", "Robin", "Hare", "Magpie", "Lynx", "Plover"];
+
+// A name for a visitor who has not said theirs.
+export function friendlyName(random = Math.random) {
+  const pick = (list) => list[Math.floor(random() * list.length)];
+  return `${pick(firsts)} ${pick(seconds)}`;
+}

@@ -1,0 +1,429 @@
+// Command server runs live parimutuel prediction games for WebSocket clients. Try `server serve --demo`.
+//
+// Here the packages are wired and nothing is decided: market and store meet only here, the engine gets its
+// market, and each command its package.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/alecthomas/kong"
+	kongtoml "github.com/alecthomas/kong-toml"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"tote/server/bench"
+	"tote/server/engine"
+	"tote/server/engine/admin"
+	"tote/server/engine/ctl"
+	"tote/server/engine/feed"
+	"tote/server/engine/page"
+	"tote/server/market"
+	"tote/server/market/football"
+	"tote/server/proto"
+	"tote/server/proto/control"
+	"tote/server/store"
+	"tote/server/tuning"
+)
+
+// cli is the whole command line. Every flag can also come from a TOML file (--config) and from the environment
+// (SERVER_ and the flag's name).
+type cli struct {
+	Config kong.ConfigFlag `help:"Read flags from this TOML file." placeholder:"FILE"`
+	Log    slog.Level      `default:"info" help:"Log level: debug, info, warn or error." placeholder:"LEVEL"`
+
+	Serve serve       `cmd:"" help:"Serve games. With --demo: a match that plays in a loop, and simulated players."`
+	Ctl   ctl.Command `cmd:"" help:"Operate a running server."`
+	Bench struct {
+		Smoke smoke `cmd:"" help:"Load a server of its own with many players on one game, and audit it."`
+	} `cmd:"" help:"Measure."`
+	Tune struct {
+		Check tuneCheck `cmd:"" help:"Say whether this host can hold so many connections."`
+	} `cmd:"" help:"Look at the host's limits."`
+	Audit audit `cmd:"" help:"Check a stopped server's data: every checksum, every sum, every stake."`
+}
+
+func main() {
+	var c cli
+	parser := kong.Must(&c, kong.Name("server"), kong.UsageOnError(),
+		kong.Description("Live parimutuel prediction games over WebSockets: one binary, one process, one host.\n\n"+
+			"Every flag can be set in a TOML file (--config) or in the environment: --listen is SERVER_LISTEN."),
+		kong.Configuration(kongtoml.Loader), kong.DefaultEnvars("SERVER"), kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
+	command, err := parser.Parse(os.Args[1:])
+	parser.FatalIfErrorf(err)
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: c.Log}))
+	slog.SetDefault(log)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	command.BindTo(ctx, (*context.Context)(nil))
+	err = command.Run(log, c.Ctl.Session(ctx, log))
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		err = nil // asked to stop, and stopped
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "server: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// serve is `server serve`.
+type serve struct {
+	Listen string `default:"127.0.0.1:8080" help:"Address for players: WebSockets at /ws, the page at /." placeholder:"ADDR"`
+	Admin  string `default:"127.0.0.1:8081" help:"Address for operators. Off loopback it needs --admin-token." placeholder:"ADDR"`
+	Data   string `default:"data" type:"path" help:"Directory of the journal and snapshots." placeholder:"DIR"`
+	Demo   bool   `help:"Play the 2022 final in a loop at 60 times its speed, with 200 simulated players and guests welcome."`
+
+	AdminToken   string        `help:"Bearer token that operators must send." placeholder:"TOKEN"`
+	GuestCredits proto.Amount  `help:"Welcome guests, with so many play credits each; 0: no guests (with --demo: 10000)."`
+	Durability   durability    `default:"always" help:"always: nothing is answered before it is on the disk. interval=1s: answers wait for the kernel only; a power failure may take up to a second, and receipts say so." placeholder:"WHEN"`
+	Interval     time.Duration `default:"3s" help:"Default batching interval of a game's odds, 100ms to 1m."`
+	Loops        int           `help:"Event loops; 0: one per core."`
+	Shards       int           `help:"Market shards; 0: one per core."`
+	Connections  int           `help:"Most connections at once; 0: what the descriptors allow."`
+	PerAddress   int           `help:"Most connections from one address; 0: the default of 1024, and no limit for loopback."`
+	SnapshotAt   uint64        `help:"Records between snapshots; 0: the default of about a million."`
+}
+
+// durability is when an answer may be given: "always", or "interval=" and a duration.
+type durability struct{ interval time.Duration }
+
+func (d *durability) UnmarshalText(text []byte) (err error) {
+	if string(text) == "always" {
+		*d = durability{}
+		return nil
+	}
+	of, ok := strings.CutPrefix(string(text), "interval=")
+	if ok {
+		d.interval, err = time.ParseDuration(of)
+	}
+	if !ok || err != nil || d.interval <= 0 || d.interval > time.Minute {
+		return fmt.Errorf("durability %q: say always, or interval=1s with up to a minute", text)
+	}
+	return nil
+}
+
+func (d durability) String() string {
+	if d.interval == 0 {
+		return "always"
+	}
+	return "interval=" + d.interval.String()
+}
+
+func now() proto.Time { return proto.Time(time.Now().UnixMicro()) }
+
+// Run serves until ctx ends. Data flows down this function as it does through the packages.
+func (c *serve) Run(ctx context.Context, log *slog.Logger) error {
+	if err := admin.Check(c.Admin, c.AdminToken); err != nil {
+		return err
+	}
+	if c.Demo && c.GuestCredits == 0 {
+		c.GuestCredits = demoCredits
+	}
+	kept, replica, err := c.recover(log)
+	if err != nil {
+		return err
+	}
+	secret, err := kept.Secret("player tokens", 32)
+	if err != nil {
+		return errors.Join(err, kept.Close())
+	}
+	operators, err := net.Listen("tcp", c.Admin)
+	if err != nil {
+		return errors.Join(fmt.Errorf("listen for operators: %w", err), kept.Close())
+	}
+	defer operators.Close()
+
+	var players *engine.Engine
+	var desk *admin.Desk
+	m, err := market.New(market.Config{
+		Shards: cores(c.Shards), Epoch: uint64(now()), Durability: c.Durability.String(), Now: now, Journal: kept,
+		Interval: proto.Time(c.Interval.Microseconds()),
+		Deliver: func(b *market.Batch) {
+			players.Deliver(b)
+			desk.Deliver(b)
+		},
+	}, replica)
+	if err != nil {
+		return errors.Join(err, kept.Close())
+	}
+	players, err = engine.New(engine.Config{
+		Listen: c.Listen, Loops: c.Loops, Secret: secret, GuestCredits: c.GuestCredits, Page: page.Handler(), Log: log, Now: now,
+		Limits: engine.Limits{Connections: c.Connections, PerAddress: c.PerAddress},
+	}, m)
+	if err != nil {
+		return errors.Join(err, kept.Close())
+	}
+	desk = admin.New(admin.Config{Token: c.AdminToken, Mint: players.Token, Gather: gather(players, m, kept, replica), Log: log,
+		Ready: func() error { return context.Cause(ctx) }}, m)
+
+	kept.Start(replica, m.Durable)
+	m.Start()
+	office := &http.Server{Handler: desk.Handler(), ReadHeaderTimeout: 10 * time.Second}
+	go func() {
+		if err := office.Serve(operators); !errors.Is(err, http.ErrServerClosed) {
+			log.Error("the admin listener ended", "error", err)
+		}
+	}()
+	if err := c.announce(log, players.Addr(), operators.Addr()); err != nil {
+		return errors.Join(err, kept.Close())
+	}
+	stopDemo := func() {}
+	if c.Demo {
+		stopDemo = demo(ctx, log, players.Addr(), operators.Addr(), c.AdminToken)
+	}
+
+	err = players.Run(ctx)
+	stopDemo()
+	closing, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	err = errors.Join(err, office.Shutdown(closing))
+	m.Stop()
+	err = errors.Join(err, kept.Close())
+	if live, followed := m.Digest(), replica.Digest(); err == nil && live != followed {
+		err = fmt.Errorf("the market and its journal disagree: digest %x, and %x from the records; keep the data and report this", live, followed)
+	}
+	log.Info("stopped", "record", replica.Seq(), "error", err)
+	return err
+}
+
+// recover opens the store and rebuilds the market from it.
+func (c *serve) recover(log *slog.Logger) (*store.Store, *market.Replica, error) {
+	kept, err := store.Open(c.Data, store.Options{Interval: c.Durability.interval, SnapshotEvery: c.SnapshotAt, Log: log, Fatal: func(err error) {
+		log.Error("the journal failed; memory is ahead of the disk, so the server stops here", "error", err)
+		os.Exit(2)
+	}})
+	if err != nil {
+		return nil, nil, err
+	}
+	replica := market.NewReplica()
+	recovery, err := kept.Recover(replica.Load, replica.Apply)
+	if err != nil {
+		return nil, nil, errors.Join(err, kept.Close())
+	}
+	log.Info("recovered", "data", c.Data, "did", recovery.String())
+	return kept, replica, nil
+}
+
+// announce tells where the server listens, in the log and in a file for scripts.
+func (c *serve) announce(log *slog.Logger, players, operators net.Addr) error {
+	if fit, err := tuning.Connections(); err == nil {
+		log.Info("descriptors allow", "connections", fit)
+	}
+	log.Info("serving", "players", "http://"+players.String()+"/", "operators", "http://"+operators.String()+"/",
+		"durability", c.Durability.String())
+	addresses, err := json.Marshal(map[string]string{"listen": players.String(), "admin": operators.String()})
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(c.Data, "addresses.json.new"), append(addresses, '\n'), 0o644); err != nil {
+		return fmt.Errorf("write the addresses: %w", err)
+	}
+	return os.Rename(filepath.Join(c.Data, "addresses.json.new"), filepath.Join(c.Data, "addresses.json"))
+}
+
+func cores(n int) int {
+	if n > 0 {
+		return n
+	}
+	return runtime.GOMAXPROCS(0)
+}
+
+// gather is what /metrics shows: what the packages count, read when somebody asks.
+func gather(players *engine.Engine, m *market.Market, kept *store.Store, replica *market.Replica) prometheus.Gatherer {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+		meters(func(show func(name, help string, value float64, labels ...string)) {
+			s := players.Stats()
+			show("connections", "Open connections.", float64(s.Connections))
+			show("handshakes_total", "Connections upgraded.", float64(s.Handshakes))
+			show("handshakes_failed_total", "Handshakes answered with an HTTP error.", float64(s.HandshakesFailed))
+			show("accepts_refused_total", "Newcomers refused.", float64(s.RefusedFull), "reason", "full")
+			show("accepts_refused_total", "Newcomers refused.", float64(s.RefusedAddress), "reason", "address")
+			show("accepts_refused_total", "Newcomers refused.", float64(s.RefusedStarved), "reason", "descriptors")
+			show("received_bytes_total", "Bytes from clients.", float64(s.BytesIn))
+			show("sent_bytes_total", "Bytes to clients.", float64(s.BytesOut))
+			show("writes_total", "Writes to sockets.", float64(s.Writes))
+			show("received_frames_total", "Frames from clients.", float64(s.FramesIn))
+			show("sent_frames_total", "Frames to clients.", float64(s.FramesOut))
+			show("requests_total", "Requests read.", float64(s.Requests))
+			show("broadcasts_delivered_total", "Broadcasts times their subscribers.", float64(s.Delivered))
+			show("conflated_total", "Broadcasts that slow readers were spared.", float64(s.Conflated))
+			show("spread_max_seconds", "Longest time from a broadcast's first receiver to its last, per loop.", float64(s.SpreadMax)/1e6)
+			for refusal, n := range s.Refusals {
+				show("refusals_total", "Requests refused.", float64(n), "code", refusal.Code())
+			}
+			for code, n := range s.Closes {
+				show("closes_total", "Close frames sent.", float64(n), "code", strconv.Itoa(int(code)))
+			}
+			for shard, depth := range m.Depths() {
+				show("inbox_depth", "Commands that wait for a shard.", float64(depth), "shard", strconv.Itoa(shard))
+			}
+			j := kept.Stats()
+			show("journal_appended", "Last record appended.", float64(j.Appended))
+			show("journal_durable", "Last record that is durable.", float64(j.Durable))
+			show("journal_followed", "Last record that the follower has applied.", float64(j.Applied))
+			show("journal_snapshot", "Record at which the current snapshot stands.", float64(j.Snapshot))
+			show("journal_commits_total", "Transactions.", float64(j.Commits))
+			show("journal_bytes", "Bytes in the journal, not yet trimmed.", float64(j.JournalBytes))
+			show("journal_commit_seconds_mean", "Mean time of a transaction, sync included.", j.CommitMean.Seconds())
+			t := replica.Totals()
+			for name, amount := range map[string]proto.Amount{"accounts": t.Accounts, "pools": t.Pools, "house": t.House,
+				"deposits": t.Deposits, "withdrawals": t.Withdrawals} {
+				show("money_units", "Where the money is: accounts + pools + house = deposits - withdrawals.", float64(amount), "where", name)
+			}
+		}))
+	return registry
+}
+
+// meters is a prometheus collector that is one function.
+type meters func(show func(name, help string, value float64, labels ...string))
+
+func (meters) Describe(chan<- *prometheus.Desc) {} // unchecked: what there is shows when it is collected
+
+func (f meters) Collect(to chan<- prometheus.Metric) {
+	f(func(name, help string, value float64, labels ...string) {
+		kind := prometheus.GaugeValue
+		if strings.HasSuffix(name, "_total") {
+			kind = prometheus.CounterValue
+		}
+		var names, values []string
+		for i := 0; i < len(labels); i += 2 {
+			names, values = append(names, labels[i]), append(values, labels[i+1])
+		}
+		to <- prometheus.MustNewConstMetric(prometheus.NewDesc("server_"+name, help, names, nil), kind, value, values...)
+	})
+}
+
+// What the demo is made of.
+const (
+	demoPlayers = 200
+	demoCredits = 10_000
+	demoSpeed   = 60
+	demoLead    = 10 * time.Second
+)
+
+// demo plays the 2022 final in a loop, and has simulated players stake through real connections, until ctx ends
+// or the returned function is called, which waits for them.
+func demo(ctx context.Context, log *slog.Logger, players, operators net.Addr, token string) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var playing sync.WaitGroup
+	playing.Go(func() {
+		tournament := football.WorldCup2022()
+		final, err := tournament.Find("Final")
+		f := feed.Feed{Client: &control.Client{Base: "http://" + operators.String(), Token: token}, Speed: demoSpeed, Lead: demoLead, Log: log}
+		for err == nil {
+			_, err = f.Play(ctx, tournament, final)
+		}
+		if ctx.Err() == nil {
+			log.Error("the demo's match ended", "error", err)
+		}
+	})
+	playing.Go(func() {
+		_, err := bench.Run(ctx, bench.Plan{Target: "ws://" + players.String() + "/ws", Users: demoPlayers, ConnectRate: demoPlayers / 5,
+			Think: [2]time.Duration{2 * time.Second, 20 * time.Second}, Reconnect: true, Seed: uint64(now()), Workers: 1})
+		if err != nil && ctx.Err() == nil {
+			log.Error("the demo's players ended", "error", err)
+		}
+	})
+	return func() {
+		cancel()
+		playing.Wait()
+	}
+}
+
+// smoke is `server bench smoke`.
+type smoke struct {
+	Users    int           `default:"10000" help:"Connections on the one game."`
+	Stakes   float64       `default:"700" help:"Stakes per second, over all players."`
+	Duration time.Duration `default:"5m" help:"How long."`
+	JSON     string        `help:"Write the report to this file." placeholder:"FILE"`
+}
+
+func (c *smoke) Run(ctx context.Context, log *slog.Logger) error {
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find the server's own binary: %w", err)
+	}
+	report, err := bench.Smoke(ctx, bench.SmokeConfig{Binary: self, Users: c.Users, StakeRate: c.Stakes, Duration: c.Duration, Turnover: 30 * time.Second, Log: log, Progress: os.Stderr})
+	if report == nil {
+		return err
+	}
+	report.WriteText(os.Stdout)
+	if c.JSON != "" {
+		b, failed := json.MarshalIndent(report, "", "  ")
+		if failed == nil {
+			failed = os.WriteFile(c.JSON, append(b, '\n'), 0o644)
+		}
+		err = errors.Join(err, failed)
+	}
+	return err
+}
+
+// tuneCheck is `server tune check`.
+type tuneCheck struct {
+	Connections int  `default:"100000" help:"How many connections to hold."`
+	JSON        bool `help:"Print JSON."`
+}
+
+func (c *tuneCheck) Run() error {
+	findings, err := tuning.Check("/", c.Connections)
+	if err != nil {
+		return err
+	}
+	if c.JSON {
+		return json.NewEncoder(os.Stdout).Encode(findings)
+	}
+	short := 0
+	for _, f := range findings {
+		verdict := "ok"
+		if !f.OK() {
+			verdict = f.Remedy
+			short++
+		}
+		fmt.Printf("%-30s %20d  wanted %-9d %s\n", f.Knob, f.Current, f.Wanted, verdict)
+	}
+	if short > 0 {
+		return fmt.Errorf("this host is not ready for %d connections: %d knobs are too low", c.Connections, short)
+	}
+	return nil
+}
+
+// audit is `server audit`.
+type audit struct {
+	Data string `default:"data" type:"existingdir" help:"Directory of a server that does not run." placeholder:"DIR"`
+}
+
+func (c *audit) Run(log *slog.Logger) error {
+	report, err := store.Check(c.Data, func(uint64, []byte) error { return nil })
+	if err != nil {
+		return err
+	}
+	kept, err := store.Open(c.Data, store.Options{Log: log})
+	if err != nil {
+		return err
+	}
+	replica := market.NewReplica()
+	_, err = kept.Recover(replica.Load, replica.Apply)
+	if err = errors.Join(err, kept.Close()); err != nil {
+		return err
+	}
+	if err := replica.Check(); err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(map[string]any{"store": report, "money": replica.Totals(), "digest": fmt.Sprintf("%016x", replica.Digest())})
+}
