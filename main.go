@@ -326,6 +326,9 @@ func demo(ctx context.Context, log *slog.Logger, players, operators net.Addr, to
 		tournament := football.WorldCup2022()
 		final, err := tournament.Find("Final")
 		f := feed.Feed{Client: &control.Client{Base: "http://" + operators.String(), Token: token}, Speed: demoSpeed, Lead: demoLead, Log: log}
+		if err == nil {
+			err = f.Abandon(ctx) // what an earlier run left
+		}
 		for err == nil {
 			_, err = f.Play(ctx, tournament, final)
 		}

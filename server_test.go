@@ -293,10 +293,14 @@ func TestBadFrames(t *testing.T) {
 		}
 		conn.SetDeadline(time.Now().Add(20 * time.Second))
 		go conn.Write(row.bytes) // the server may stop reading in the middle
-		f, err := ws.ReadFrame(buffered)
-		if err != nil || f.Header.OpCode != ws.OpClose {
-			t.Errorf("%s: got %v, %v instead of a close frame", row.name, f.Header, err)
-		} else if code, _ := ws.ParseCloseFrameData(f.Payload); code != row.want {
+		h, err := ws.ReadHeader(buffered)
+		body := make([]byte, min(h.Length, ws.MaxControlFramePayloadSize))
+		if err == nil {
+			_, err = io.ReadFull(buffered, body)
+		}
+		if err != nil || h.OpCode != ws.OpClose {
+			t.Errorf("%s: got %v, %v instead of a close frame", row.name, h, err)
+		} else if code, _ := ws.ParseCloseFrameData(body); code != row.want {
 			t.Errorf("%s: close code %d, want %d", row.name, code, row.want)
 		}
 		conn.Close()
@@ -540,5 +544,36 @@ func TestResume(t *testing.T) {
 	p := ask[*proto.Predictions](t, late, proto.Request{Type: proto.RequestPredictions}).Predictions
 	if len(p) != 1 || p[0].State != proto.PredictionWon || p[0].Payout != 100 {
 		t.Errorf("predictions after a restart: %+v", p)
+	}
+}
+
+// A demo that was stopped in the middle of its match starts a new one, and nobody is left in the old one.
+func TestDemoStartsAfresh(t *testing.T) {
+	data := t.TempDir()
+	games := func(s *running) (live, ended int) {
+		for _, g := range must(s.desk.Games(t.Context()))(t).Games {
+			if g.State == proto.GameEnded {
+				ended++
+			} else {
+				live++
+			}
+		}
+		return live, ended
+	}
+	s := start(t, data, "--demo")
+	eventually(t, "a match", func() bool { live, _ := games(s); return live == 1 })
+	s.stop()
+	s = start(t, data, "--demo")
+	eventually(t, "a new match and no old one", func() bool { live, ended := games(s); return live == 1 && ended == 1 })
+	s.stop()
+	s.audited()
+}
+
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !is(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s did not come", what)
+		}
 	}
 }

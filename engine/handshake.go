@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/gobwas/ws"
@@ -123,6 +124,9 @@ func (l *loop) page(s *session, head []byte) {
 	response := http.Response{
 		StatusCode: w.code(), ProtoMajor: 1, ProtoMinor: 1, Header: w.header, Request: request, Close: true,
 		ContentLength: int64(w.body.Len()), Body: io.NopCloser(&w.body),
+	}
+	if n, err := strconv.ParseInt(w.header.Get("Content-Length"), 10, 64); err == nil && request.Method == http.MethodHead {
+		response.ContentLength = n // of what is not sent
 	}
 	err = response.Write(l.out(s))
 	assert(err == nil, "a response in memory is written to memory")

@@ -70,6 +70,41 @@ func (f *Feed) Play(ctx context.Context, t *football.Tournament, m *football.Mat
 	return game, nil
 }
 
+// Abandon ends all games that nobody plays any more, as after a restart of the server whose own feed this is: what is
+// unsettled is voided, so that stakes return.
+func (f *Feed) Abandon(ctx context.Context) error {
+	games, err := f.Client.Games(ctx)
+	if err != nil {
+		return fmt.Errorf("abandon games: %w", err)
+	}
+	for _, g := range games.Games {
+		if g.State == proto.GameEnded {
+			continue
+		}
+		if err := f.abandon(ctx, &g); err != nil {
+			return fmt.Errorf("abandon game %d: %w", g.Game, err)
+		}
+	}
+	return nil
+}
+
+func (f *Feed) abandon(ctx context.Context, g *proto.Game) error {
+	pools, err := f.Client.Pools(ctx, g.Game)
+	if err != nil {
+		return err
+	}
+	for _, p := range pools.Pools {
+		if p.State != proto.PoolOpen && p.State != proto.PoolLocked {
+			continue
+		}
+		if _, err := f.Client.Void(ctx, p.Pool, "the match was abandoned"); err != nil {
+			return err
+		}
+	}
+	_, err = f.Client.PostEvent(ctx, g.Game, proto.Event{Kind: "end", Minute: g.Minute, Score: g.Score})
+	return err
+}
+
 func (f *Feed) log() *slog.Logger {
 	if f.Log == nil {
 		return slog.Default()
