@@ -7,14 +7,14 @@ const (
 	CloseNormal    CloseCode = 1000 // the client said goodbye
 	CloseGoingAway CloseCode = 1001
 	CloseProtocol  CloseCode = 1002 // a frame broke RFC 6455
-	CloseData      CloseCode = 1003 // a binary message where the subprotocol has text
+	CloseData      CloseCode = 1003 // a binary message where the subprotocol has text, or text where it has binary
 	CloseUTF8      CloseCode = 1007 // a text message that is not UTF-8
 	ClosePolicy    CloseCode = 1008 // too many malformed requests
 	CloseTooBig    CloseCode = 1009 // a message over the limit
 	CloseRestart   CloseCode = 1012 // the server restarts; come back after a random delay
 	CloseTryLater  CloseCode = 1013 // the server is full
 
-	CloseSlow        CloseCode = 4000 // the reader let its private lane fill up; reconnect and ask for predictions
+	CloseSlow        CloseCode = 4000 // the reader let its private lane fill up; it may reconnect and resume
 	CloseIdle        CloseCode = 4001 // nothing was heard, not even a pong, for the idle time
 	CloseHelloMissed CloseCode = 4002 // no hello within the handshake time
 )
@@ -27,13 +27,13 @@ var closings = [...]struct {
 	{CloseNormal, "goodbye"},
 	{CloseGoingAway, "going away"},
 	{CloseProtocol, "protocol error"},
-	{CloseData, "tote.json takes text messages only"},
+	{CloseData, "tote.json takes text messages, tote.msgpack binary ones"},
 	{CloseUTF8, "text is not UTF-8"},
 	{ClosePolicy, "too many malformed requests"},
 	{CloseTooBig, "message too big"},
 	{CloseRestart, "server restarts; come back after a random delay of up to 10 s"},
 	{CloseTryLater, "server is full; try again later"},
-	{CloseSlow, "too slow for the private lane; reconnect and ask for predictions"},
+	{CloseSlow, "too slow for the private lane; reconnect and resume"},
 	{CloseIdle, "idle for too long"},
 	{CloseHelloMissed, "no hello in time"},
 }

@@ -1,5 +1,6 @@
 // Package proto is what is said on the wire: the requests of players, the
-// messages of the server, refusals and close codes, and their JSON form.
+// messages of the server, refusals and close codes, in JSON and in MessagePack. asyncapi.yaml
+// says the same to people and tools that do not read Go; the tests hold it against the code.
 //
 // It knows no socket and no market. engine reads and writes these messages,
 // market answers with them, bench speaks them as a client.
@@ -7,11 +8,13 @@
 // # Grammar
 //
 // A conversation runs over one WebSocket at /ws. The subprotocol tote.json, the
-// default, puts one JSON object into each text message. Every object has a
+// default, puts one JSON object into each text message; tote.msgpack puts one MessagePack map of the same
+// members, under the same names and in the same order, into each binary message. Every object has a
 // "type". Numbers are integers below 2^53, so that JavaScript reads them exactly;
 // amounts are minor units of credit; times are microseconds of Unix time by the
 // server's clock; outcomes count from 0. The only fractions are multipliers
-// ("x": what one staked unit would return, to three decimals).
+// ("x": what one staked unit would return, to three decimals). In MessagePack integers take the
+// shortest format (a reader must take any), multipliers are doubles: the same number that JSON is read as.
 //
 //	conversation = hello welcome { request reply | private | broadcast } close
 //	request      = hello | games | join | leave | pools | stake | sell | account | predictions
@@ -34,12 +37,18 @@
 // The private lane belongs to the account: receipts, refusals of stakes, payouts, refunds and changes of
 // balance reach every connection of that account, complete and in order of "n", and
 // only after what they tell is on the disk. The private numbers hold within one "epoch", the
-// life of one server process, told in welcome.
+// life of one server process, told in welcome. A client that lost its connection says hello with the epoch and the n that it
+// has heard last: where welcome says resumed, what it missed follows, up to welcome's n; otherwise (the server has restarted, or
+// more than 32 messages were missed) it asks for account and predictions.
+// A balance is what is free to stake: stakes that are still being decided are not in it. After a refusal in
+// such a moment, account tells the new one.
 //
 // The broadcast lane belongs to a game. joined is the image of the game at "seq"; from there
 // each broadcast has the next seq. Odds come at most once per pool and "interval". A reader
 // too slow for them is told how many messages of the game it was spared (conflated) and gets the
-// newest odds next; its seq then jumps by that number. "counts" in odds is the number of the
+// newest odds next; its seq then jumps by that number. If it was spared anything but odds, it gets a new image
+// unasked: joined with id 0. A game that has been silent for 5 seconds says by a heartbeat which seq it has come to, and whether
+// its odds are stale because the market has stopped; a client may ask for one, and with "every" for more. "counts" in odds is the number of the
 // last journal record that the odds include.
 //
 // # A worked conversation

@@ -6,6 +6,8 @@ type Message interface {
 	Type() string
 	// AppendJSON appends the message as one JSON object.
 	AppendJSON(b []byte) []byte
+	// AppendMsgpack appends the same as one MessagePack map.
+	AppendMsgpack(b []byte) []byte
 }
 
 // Parts of messages.

@@ -64,7 +64,7 @@ const (
 // says what to do.
 var refusalTable = [refusals]struct{ code, reason string }{
 	Accepted:              {"", ""},
-	RefusedMalformed:      {"malformed", "the message is not a request of this protocol; send one JSON object with type and id"},
+	RefusedMalformed:      {"malformed", "the message is not a request of this protocol; send one object with type and id"},
 	RefusedRequestUnknown: {"request_unknown", "there is no request of this type"},
 	RefusedHelloMissing:   {"hello_missing", "say hello with a token first"},
 	RefusedHelloAgain:     {"hello_again", "this connection has said hello already; open another one for another account"},

@@ -312,38 +312,41 @@ func (s *scanner) integer() (int64, bool) {
 }
 
 // AppendJSON appends the request as a client sends it: the members that its type reads.
-func (r *Request) AppendJSON(b []byte) []byte {
-	b = append(b, `{"type":"`...)
-	b = append(b, r.Type.String()...)
-	b = append(b, '"')
-	b = num(b, `,"id":`, r.ID)
+func (r *Request) AppendJSON(b []byte) []byte { return r.append(writeJSON(b)).b }
+
+// AppendMsgpack appends the same request as one MessagePack map.
+func (r *Request) AppendMsgpack(b []byte) []byte { return r.append(writeMsgpack(b)).b }
+
+func (r *Request) append(w writer) writer {
+	w = w.open(r.Type.String())
+	w = num(w.key(`,"id":`), r.ID)
 	switch r.Type {
 	case RequestHello:
 		if r.Token != "" {
-			b = text(b, `,"token":`, r.Token)
+			w = text(w.key(`,"token":`), r.Token)
 		}
 		if r.Guest != "" {
-			b = text(b, `,"guest":`, r.Guest)
+			w = text(w.key(`,"guest":`), r.Guest)
 		}
 		if r.Epoch != 0 {
-			b = num(b, `,"epoch":`, r.Epoch)
-			b = num(b, `,"n":`, r.N)
+			w = num(w.key(`,"epoch":`), r.Epoch)
+			w = num(w.key(`,"n":`), r.N)
 		}
 	case RequestJoin, RequestLeave, RequestPools, RequestPresence:
-		b = num(b, `,"game":`, r.Game)
+		w = num(w.key(`,"game":`), r.Game)
 	case RequestStake, RequestSell:
-		b = num(b, `,"pool":`, r.Pool)
-		b = num(b, `,"outcome":`, r.Outcome)
-		b = num(b, `,"amount":`, r.Amount)
+		w = num(w.key(`,"pool":`), r.Pool)
+		w = num(w.key(`,"outcome":`), r.Outcome)
+		w = num(w.key(`,"amount":`), r.Amount)
 	case RequestFriends:
-		b = num(b, `,"pool":`, r.Pool)
+		w = num(w.key(`,"pool":`), r.Pool)
 	case RequestFollow, RequestUnfollow:
-		b = num(b, `,"account":`, r.Account)
+		w = num(w.key(`,"account":`), r.Account)
 	case RequestTime:
-		b = num(b, `,"sent":`, r.Sent)
+		w = num(w.key(`,"sent":`), r.Sent)
 	case RequestHeartbeat:
-		b = num(b, `,"game":`, r.Game)
-		b = num(b, `,"every":`, r.Every)
+		w = num(w.key(`,"game":`), r.Game)
+		w = num(w.key(`,"every":`), r.Every)
 	}
-	return append(b, '}')
+	return w.end(0)
 }
