@@ -22,29 +22,38 @@ type door struct {
 	accepted   atomic.Uint64
 	full       atomic.Uint64 // refused: Limits.Connections
 	crowded    atomic.Uint64 // refused: Limits.PerAddress
+	hasty      atomic.Uint64 // refused: Limits.ConnectRate
 	starved    atomic.Uint64 // refused: no descriptor left
 	acceptFail atomic.Uint64 // other errors of accept and enroll
 
 	mu        sync.Mutex
 	total     int
 	addresses map[netip.Addr]int
+	second    int64              // of knocks
+	knocks    map[netip.Addr]int // in second: as many as connect in one
 
-	max, perAddress int
-	loopbackFree    bool // loopback has no limit unless one was asked for
+	max, perAddress, rate int
+	loopbackFree          bool // from PerAddress, unless it was asked for
+	loopbackHasty         bool // and from ConnectRate
 }
 
 func (d *door) open(l Limits) {
 	d.empty = make(chan struct{}, 1)
 	d.addresses = map[netip.Addr]int{}
-	d.max, d.perAddress = l.Connections, l.PerAddress
+	d.knocks = map[netip.Addr]int{}
+	d.max, d.perAddress, d.rate = l.Connections, l.PerAddress, l.ConnectRate
 	if d.perAddress == 0 {
 		d.perAddress, d.loopbackFree = defaults.PerAddress, true
+	}
+	if d.rate == 0 {
+		d.rate, d.loopbackHasty = defaults.ConnectRate, true
 	}
 }
 
 // Answers to those who are not let in. They are short enough to always fit the socket.
 const (
 	answerFull    = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 10\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+	answerHasty   = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 2\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 	answerCrowded = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 60\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 )
 
@@ -59,11 +68,28 @@ func (d *door) enter(address netip.Addr) (refusal string) {
 	case d.addresses[address] >= d.perAddress && !(d.loopbackFree && address.IsLoopback()):
 		d.crowded.Add(1)
 		return answerCrowded
+	case !d.knock(address, time.Now().Unix()):
+		d.hasty.Add(1)
+		return answerHasty
 	}
 	d.total++
 	d.addresses[address]++
 	d.accepted.Add(1)
 	return ""
+}
+
+// knock counts whoever is let in, and reports whether its address has had its share of this second: who connects and resets,
+// again and again, is never many at a time.
+func (d *door) knock(address netip.Addr, second int64) bool {
+	if second != d.second {
+		clear(d.knocks)
+		d.second = second
+	}
+	if d.loopbackHasty && address.IsLoopback() {
+		return true
+	}
+	d.knocks[address]++
+	return d.knocks[address] <= d.rate
 }
 
 func (d *door) leave(address netip.Addr) {

@@ -42,7 +42,7 @@ func TestBroadcastAllocates(t *testing.T) {
 	}
 	odds := &proto.Odds{T: 7, Game: 3, Seq: 2, Pool: 196609, Odds: make([]proto.Odd, 3)}
 	batch := market.Batch{Outs: []market.Out{{Game: 3, Message: odds}}}
-	buffer := make([]byte, len(appendMessage(nil, odds)))
+	buffer := make([]byte, len(appendMessage(nil, proto.JSON, odds)))
 	if n := testing.AllocsPerRun(500, func() {
 		e.Deliver(&batch)
 		for _, c := range all {

@@ -40,7 +40,7 @@ func (m *receipts) Submit(c *market.Command) bool {
 
 func serveReceipts(t testing.TB) (*Engine, *receipts) {
 	t.Helper()
-	e, m := serve(t, Config{Loops: 1, Limits: Limits{Requests: 1 << 30}})
+	e, m := serve(t, Config{Loops: 1, Limits: Limits{Requests: 1 << 30, Frames: 1 << 30}})
 	r := &receipts{testMarket: m, batch: market.Batch{Outs: []market.Out{{Kind: market.OutReceipt, Receipt: proto.Receipt{
 		ID: 1671382803000250, T: 1671382803000250, N: 1, Prediction: 90210, Pool: 196609, Amount: 250, Balance: 99750, Arrived: 1671382803000110, Durability: "always",
 	}}}}}
@@ -238,7 +238,7 @@ func BenchmarkBroadcast(b *testing.B) {
 	m.announce(3)
 	c := newCrowd(b, e, n)
 	batch := market.Batch{Outs: []market.Out{{Game: 3, Message: threeOdds}}}
-	frame := appendMessage(nil, threeOdds)
+	frame := appendMessage(nil, proto.JSON, threeOdds)
 	total, ours, bare := 0, time.Duration(0), time.Duration(0)
 	delivered := uint64(0)
 	for b.Loop() {
@@ -273,7 +273,7 @@ func BenchmarkBroadcast(b *testing.B) {
 // How long a request waits that meets a broadcast to 10,000: the loop reads after every slice.
 func BenchmarkRequestDuringBroadcast(b *testing.B) {
 	n := clients(b)
-	e, m := serve(b, Config{Loops: 1, Limits: Limits{Requests: 1 << 30}})
+	e, m := serve(b, Config{Loops: 1, Limits: Limits{Requests: 1 << 30, Frames: 1 << 30}})
 	m.announce(3)
 	newCrowd(b, e, n)
 	asker := greeted(b, e, 12)

@@ -11,20 +11,19 @@ import (
 type newest struct {
 	number uint64
 	pool   proto.PoolID
-	frame  []byte // of a broadcast
+	cast   *broadcast
+	part   int // of cast
 }
 
 // remember keeps the newest odds of each open pool.
 func (r *room) remember(b *broadcast, first uint64) {
-	from := 0
 	for i, p := range b.parts {
 		if p.pool != 0 {
 			r.newest = slices.DeleteFunc(r.newest, func(n newest) bool { return n.pool == p.pool })
 		}
 		if p.odds {
-			r.newest = append(r.newest, newest{first + uint64(i), p.pool, b.bytes[from:p.end]})
+			r.newest = append(r.newest, newest{first + uint64(i), p.pool, b, i})
 		}
-		from = p.end
 	}
 }
 
@@ -54,7 +53,7 @@ func (l *loop) catchUp(s *session, r *room, sub *subscriber, upto uint64) {
 		}
 		l.tellConflated(s, r, n.number-sub.next)
 		b := l.out(s)
-		b.B = append(b.B, n.frame...)
+		b.B = append(b.B, n.cast.frame(n.part, n.cast.formFor(s))...)
 		l.counts.FramesOut++
 		sub.next = n.number + 1
 	}
@@ -70,7 +69,7 @@ func (l *loop) tellConflated(s *session, r *room, n uint64) {
 	l.counts.Conflated += n
 	l.conflated = proto.Conflated{T: l.now, Game: r.game.Game, N: n}
 	b := l.out(s)
-	b.B = appendMessage(b.B, &l.conflated)
+	b.B = appendMessage(b.B, s.variant.codec(), &l.conflated)
 	l.counts.FramesOut++
 }
 

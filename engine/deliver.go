@@ -1,38 +1,63 @@
 package engine
 
 import (
+	"bytes"
 	"sync"
 
 	"tote/server/market"
 	"tote/server/proto"
 )
 
-// broadcast is consecutive messages of one game, encoded once for all who get them. It is never changed, and
+// broadcast is consecutive messages of one game, encoded once for all who get them: once for each variant that
+// somebody uses, when it is delivered. Whoever gets it had joined before, so his use was counted. It is never changed, and
 // left to the garbage collector: loops let go of it at different times, rooms keep the newest odds for slow
 // consumers, and one small allocation per distribution is not worth counting references.
 type broadcast struct {
 	game     proto.GameID
 	shard    int
-	seq      uint64          // of the last message
-	bytes    []byte          // whole frames
-	parts    []part          // one for each frame
-	changed  *proto.Game     // if it tells of the game itself: the last state
-	happened *proto.Happened // if it tells of an event: the last one
+	seq      uint64           // of the last message
+	forms    [variants][]byte // whole frames; nil: nobody uses the variant
+	parts    []part           // one for each frame
+	longest  int              // bytes of a message, before compression
+	changed  *proto.Game      // if it tells of the game itself: the last state
+	happened *proto.Happened  // if it tells of an event: the last one
 }
 
 // part is one frame of a broadcast.
 type part struct {
-	end  int          // where it ends in bytes
-	pool proto.PoolID // of odds, and of what ends a pool's odds
-	odds bool         // may be skipped: the next odds of the pool replace it
+	ends [variants]uint32 // where it ends in each form
+	pool proto.PoolID     // of odds, and of what ends a pool's odds
+	odds bool             // may be skipped: the next odds of the pool replace it
+}
+
+// formFor is the variant in which a session gets the broadcast: uncompressed, where a message is longer than
+// the window of its client, whom a reference to its beginning would lead astray.
+func (b *broadcast) formFor(s *session) variant {
+	if s.variant.deflates() && b.longest > 1<<s.window {
+		return s.variant.uncompressed()
+	}
+	return s.variant
+}
+
+// framesFor is what a session gets.
+func (b *broadcast) framesFor(s *session) []byte { return b.forms[b.formFor(s)] }
+
+// frame is the i-th frame in a variant.
+func (b *broadcast) frame(i int, v variant) []byte {
+	from := uint32(0)
+	if i > 0 {
+		from = b.parts[i-1].ends[v]
+	}
+	return b.forms[v][from:b.parts[i].ends[v]]
 }
 
 // delivery is a batch on its way to the loops.
 type delivery struct {
-	shard int
-	outs  []market.Out
-	casts []*broadcast // in the order of the runs of outs that they stand for
-	text  []byte
+	shard    int
+	outs     []market.Out
+	casts    []*broadcast    // in the order of the runs of outs that they stand for
+	messages []proto.Message // of a broadcast
+	frames   []byte
 }
 
 var deliveries = sync.Pool{New: func() any { return new(delivery) }}
@@ -51,7 +76,8 @@ func (e *Engine) Deliver(b *market.Batch) {
 		l.inbox.put(i, d)
 	}
 	clear(d.casts)
-	d.outs, d.casts, d.text = nil, d.casts[:0], d.text[:0]
+	clear(d.messages)
+	d.outs, d.casts, d.messages, d.frames = nil, d.casts[:0], d.messages[:0], d.frames[:0]
 	deliveries.Put(d)
 }
 
@@ -79,34 +105,66 @@ func (d *delivery) run(i int) int {
 
 func (d *delivery) broadcast(e *Engine, outs []market.Out) *broadcast {
 	b := &broadcast{game: outs[0].Game, shard: d.shard, seq: outs[len(outs)-1].Seq, parts: make([]part, len(outs))}
-	d.text = d.text[:0]
+	d.messages = d.messages[:0]
 	for i := range outs {
-		m := outs[i].Message
-		p := &b.parts[i]
-		switch m := m.(type) {
+		message := outs[i].Message
+		switch m := message.(type) {
 		case *proto.Odds:
-			p.pool, p.odds = m.Pool, true
+			b.parts[i].pool, b.parts[i].odds = m.Pool, true
 		case *proto.Happened:
 			b.happened = m
 		case *proto.Locked:
-			p.pool = m.Pool
+			b.parts[i].pool = m.Pool
 		case *proto.Settled:
-			p.pool = m.Pool
+			b.parts[i].pool = m.Pool
 		case *proto.Voided:
-			p.pool = m.Pool
+			b.parts[i].pool = m.Pool
 		case *proto.GameChanged:
 			changed := *m // the market's must not change
 			changed.Game.Present = int(e.counter(b.game).Load())
-			b.changed = &changed.Game
-			d.text = appendMessage(d.text, &changed)
-			p.end = len(d.text)
-			continue
+			b.changed, message = &changed.Game, &changed
 		}
-		d.text = appendMessage(d.text, m)
-		p.end = len(d.text)
+		d.messages = append(d.messages, message)
 	}
-	b.bytes = append(make([]byte, 0, len(d.text)), d.text...)
+	d.write(b, plain)
+	if e.users[packed].Load()+e.users[packedDeflated].Load() > 0 {
+		d.write(b, packed)
+	}
+	for _, v := range [...]variant{deflated, packedDeflated} {
+		if e.users[v].Load() > 0 {
+			d.deflate(e, b, v)
+		}
+	}
 	return b
+}
+
+// write makes an uncompressed form.
+func (d *delivery) write(b *broadcast, v variant) {
+	d.frames = d.frames[:0]
+	for i, m := range d.messages {
+		d.frames = appendMessage(d.frames, v.codec(), m)
+		b.parts[i].ends[v] = uint32(len(d.frames))
+	}
+	b.forms[v] = bytes.Clone(d.frames)
+}
+
+// deflate makes a compressed form from the uncompressed one.
+func (d *delivery) deflate(e *Engine, b *broadcast, v variant) {
+	z := e.deflaters.Get().(*deflater)
+	d.frames = d.frames[:0]
+	for i := range b.parts {
+		frame := b.frame(i, v.uncompressed())
+		n := len(payloadOf(frame))
+		b.longest = max(b.longest, n)
+		if n < deflateSharedMin {
+			d.frames = append(d.frames, frame...)
+		} else {
+			d.frames = z.appendFrame(d.frames, frame)
+		}
+		b.parts[i].ends[v] = uint32(len(d.frames))
+	}
+	b.forms[v] = bytes.Clone(d.frames)
+	e.deflaters.Put(z)
 }
 
 // appendFor appends a loop's parcels in the order of the batch: the image of a game must keep its place among

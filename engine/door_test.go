@@ -48,7 +48,7 @@ func TestPerAddress(t *testing.T) {
 // The limit by address counts houses, and leaves loopback alone unless it was asked for.
 func TestDoor(t *testing.T) {
 	var d door
-	d.open(Limits{Connections: 5000})
+	d.open(Limits{Connections: 5000, ConnectRate: 5000})
 	for range 2000 {
 		if d.enter(netip.MustParseAddr("127.0.0.1")) != "" {
 			t.Fatal("loopback is limited")

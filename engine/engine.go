@@ -71,6 +71,7 @@ type Config struct {
 	Loops        int               // GOMAXPROCS
 	Secret       []byte            // signs tokens; 16 bytes at least
 	GuestCredits proto.Amount      // what a guest begins with; 0: no guests
+	Deflate      int               // level of permessage-deflate, 1 to 9; 0: deflateLevel; below 0: it is not negotiated
 	Page         http.Handler      // answers HTTP requests but for /ws, on a loop, so it must not wait. nil: 404
 	Log          *slog.Logger      // slog.Default
 	Now          func() proto.Time // the host's clock
@@ -89,9 +90,12 @@ type Engine struct {
 	loops    []*loop
 	clocks   clocks
 	buffers  bytebufferpool.Pool // of outbound bytes and of messages that come in pieces
-	door     door
-	start    time.Time // of tick 0
-	pacer    pacer
+
+	deflaters sync.Pool
+	users     [variants]atomic.Int64 // sessions by variant; of plain nobody asks
+	door      door
+	pacer     pacer
+	start     time.Time // of tick 0
 
 	mu      sync.Mutex
 	present map[proto.GameID]*atomic.Int64 // connections in each game, over all loops; guarded by mu, the counts are not
@@ -111,6 +115,12 @@ func New(c Config, m Market) (*Engine, error) {
 		c.Loops = runtime.GOMAXPROCS(0)
 	}
 	c.Loops = min(c.Loops, loopsMax)
+	if c.Deflate == 0 {
+		c.Deflate = deflateLevel
+	}
+	if c.Deflate > 9 {
+		return nil, fmt.Errorf("make an engine: level %d of compression; 9 is the highest", c.Deflate)
+	}
 	if c.Page == nil {
 		c.Page = http.NotFoundHandler()
 	}
@@ -124,6 +134,7 @@ func New(c Config, m Market) (*Engine, error) {
 		config: c, limits: limits, market: m, tokens: newTokens(c.Secret),
 		start: time.Now(), present: map[proto.GameID]*atomic.Int64{},
 	}
+	e.deflaters.New = func() any { return newDeflater(c.Deflate) }
 	e.door.open(limits)
 	if e.listener, err = listen(c.Listen); err != nil {
 		return nil, fmt.Errorf("make an engine: %w", err)

@@ -290,11 +290,16 @@ func (c *client) join(g proto.GameID) *client {
 
 func (c *client) readUpgrade() {
 	c.t.Helper()
+	c.readUpgradeTo(proto.JSON.Name())
+}
+
+func (c *client) readUpgradeTo(subprotocol string) {
+	c.t.Helper()
 	response, err := http.ReadResponse(c.r, nil)
 	if err != nil {
 		c.t.Fatalf("read the handshake: %v", err)
 	}
-	if response.StatusCode != 101 || response.Header.Get("Sec-WebSocket-Protocol") != Subprotocol {
+	if response.StatusCode != 101 || response.Header.Get("Sec-WebSocket-Protocol") != subprotocol {
 		c.t.Fatalf("the handshake is %v", response)
 	}
 	if accept := response.Header.Get("Sec-WebSocket-Accept"); accept != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" { // RFC 6455, section 1.3

@@ -24,10 +24,13 @@ import (
 //	│ mask, 32 bits                 │ payload, each byte ⊕ mask     │
 //	└───────────────────────────────┴───────────────────────────────┘
 //
-// Between messages a parser is its zero value but for max and buffers, and no connection keeps one.
+// Compressed messages (RFC 7692) are collected as they come and inflated when they are whole.
+//
+// Between messages a parser is its zero value but for kit, and no connection keeps one.
 type parser struct {
-	max     int                  // bytes of a message
-	buffers *bytebufferpool.Pool // of messages and control payloads that come in pieces
+	kit      *kit
+	kinds    kinds // of messages that the session takes
+	deflates bool  // the first frame of a message may have RSV1
 
 	head   [ws.MaxHeaderSize]byte // of a header that was cut
 	headed int                    // bytes of it; 0: none
@@ -36,25 +39,46 @@ type parser struct {
 	inside bool // a frame's header is read, its payload is not
 	taken  int  // bytes of that payload that are read; taken <= h.Length
 
+	opcode     ws.OpCode                  // of the open message, or of the last: text or binary
+	compressed bool                       // so is it
 	fragmented bool                       // a message is open: only continuations may follow (section 5.4)
 	message    *bytebufferpool.ByteBuffer // of the message, unmasked; nil until it comes in pieces
 	control    *bytebufferpool.ByteBuffer // of a control frame that was cut
 	given      bool                       // message was handed on; the next call drops it
 	text       tail                       // the end of a cut code point
 
-	code proto.CloseCode // after eventWrong: why
+	code  proto.CloseCode // after eventWrong: why
+	since uint32          // tick: of the first byte of the frame, or of the open message
 }
+
+// kit is what the parsers of a loop share.
+type kit struct {
+	max      int                  // bytes of a message
+	buffers  *bytebufferpool.Pool // of messages and control payloads that come in pieces
+	inflater inflater
+	frames   int    // that have begun
+	tick     uint32 // of this read
+}
+
+// kinds are the opcodes that messages may have.
+type kinds uint8
+
+const (
+	texts kinds = 1 << iota
+	binaries
+)
 
 // event is what next found.
 type event uint8
 
 const (
-	eventNone  event = iota // everything was taken; more must come
-	eventText               // a message
-	eventPing               // a ping's payload
-	eventPong               // a pong's
-	eventClose              // a close frame's body: empty, or a valid code and a valid reason
-	eventWrong              // code says why; nothing more may be fed
+	eventNone   event = iota // everything was taken; more must come
+	eventText                // a message
+	eventBinary              // a message
+	eventPing                // a ping's payload
+	eventPong                // a pong's
+	eventClose               // a close frame's body: empty, or a valid code and a valid reason
+	eventWrong               // code says why; nothing more may be fed
 )
 
 // next takes bytes from in up to the end of the first thing that is whole, and returns it with the rest. It
@@ -105,6 +129,9 @@ func (p *parser) ended() (event, []byte, []byte) {
 // set.
 func (p *parser) header(in []byte) (n int, ok bool) {
 	from := in
+	if p.headed == 0 && !p.fragmented {
+		p.since = p.kit.tick
+	}
 	if p.headed > 0 {
 		n = copy(p.head[p.headed:], in)
 		from = p.head[:p.headed+n]
@@ -123,6 +150,10 @@ func (p *parser) header(in []byte) (n int, ok bool) {
 	n = size - p.headed
 	p.headed = 0
 	p.h, p.inside, p.taken = h, true, 0
+	p.kit.frames++
+	if begins(h) {
+		p.opcode, p.compressed = h.OpCode, h.Rsv == rsv1
+	}
 	return n, true
 }
 
@@ -170,17 +201,34 @@ func (p *parser) judge(h ws.Header, minimal bool) proto.CloseCode {
 	if p.fragmented {
 		state = state.Set(ws.StateFragmented)
 	}
+	compressed := p.compressed && p.fragmented
+	if p.deflates && begins(h) && h.Rsv == rsv1 { // RFC 7692, section 6: not on continuations, not on control frames
+		compressed, h.Rsv = true, 0
+	}
 	switch {
 	case !minimal: // "the minimal number of bytes MUST be used", and the first bit of 64 MUST be 0: section 5.2
 		return proto.CloseProtocol
 	case ws.CheckHeader(h, state) != nil:
 		return proto.CloseProtocol
-	case h.OpCode == ws.OpBinary:
+	case h.OpCode == ws.OpText && p.kinds&texts == 0, h.OpCode == ws.OpBinary && p.kinds&binaries == 0:
 		return proto.CloseData
-	case h.OpCode.IsData() && h.Length > int64(p.max-p.held()):
+	case h.OpCode.IsData() && h.Length > int64(p.room(compressed)):
 		return proto.CloseTooBig
 	}
 	return 0
+}
+
+// begins says that a frame is a message's first.
+func begins(h ws.Header) bool { return h.OpCode == ws.OpText || h.OpCode == ws.OpBinary }
+
+// room is how long the open message may still become. What cannot be compressed grows by 5 bytes in 16,383 or
+// so: nobody sends a message that is much longer than what it stands for.
+func (p *parser) room(compressed bool) int {
+	room := p.kit.max - p.held()
+	if compressed {
+		room += p.kit.max>>8 + 16
+	}
+	return room
 }
 
 // held is the size of the open message so far.
@@ -197,7 +245,7 @@ func (p *parser) controlled(chunk []byte, whole bool) (payload []byte, ok bool) 
 		return chunk, true
 	}
 	if p.control == nil {
-		p.control = p.buffers.Get()
+		p.control = p.kit.buffers.Get()
 	}
 	p.control.B = append(p.control.B, chunk...)
 	return p.control.B, whole
@@ -242,22 +290,20 @@ func judgeClose(body []byte) proto.CloseCode {
 	return 0
 }
 
-// data takes a piece of a message. It returns eventText at the message's end and eventWrong where the text is
-// no UTF-8, as soon as that is certain (section 8.1).
+// data takes a piece of a message. It returns eventText or eventBinary at the message's end and eventWrong where
+// a text is no UTF-8, as soon as that is certain (section 8.1).
 func (p *parser) data(chunk []byte, whole bool) (event, []byte) {
 	last := whole && p.h.Fin
 	if last && p.message == nil && !p.fragmented { // all of it lies in one piece
 		p.inside = false
-		if !utf8.Valid(chunk) {
-			return p.wrong(proto.CloseUTF8)
-		}
-		return eventText, chunk
+		return p.told(chunk)
 	}
 	if p.message == nil {
-		p.message = p.buffers.Get()
+		p.message = p.kit.buffers.Get()
 	}
 	p.message.B = append(p.message.B, chunk...)
-	if !p.text.follow(chunk) || last && p.text.n > 0 {
+	checked := p.opcode == ws.OpText && !p.compressed
+	if checked && (!p.text.follow(chunk) || last && p.text.n > 0) {
 		return p.wrong(proto.CloseUTF8)
 	}
 	if whole {
@@ -268,7 +314,27 @@ func (p *parser) data(chunk []byte, whole bool) (event, []byte) {
 		return eventNone, nil
 	}
 	p.given = true
-	return eventText, p.message.B
+	if checked {
+		return eventText, p.message.B
+	}
+	return p.told(p.message.B)
+}
+
+// told ends a message that was not checked as it came.
+func (p *parser) told(message []byte) (event, []byte) {
+	if p.compressed {
+		var code proto.CloseCode
+		if message, code = p.kit.inflater.inflate(message, p.kit.max); code != 0 {
+			return p.wrong(code)
+		}
+	}
+	switch {
+	case p.opcode == ws.OpBinary:
+		return eventBinary, message
+	case !utf8.Valid(message):
+		return p.wrong(proto.CloseUTF8)
+	}
+	return eventText, message
 }
 
 func (p *parser) wrong(code proto.CloseCode) (event, []byte) {
@@ -285,12 +351,12 @@ func (p *parser) idle() bool {
 func (p *parser) reset() {
 	p.drop(&p.message)
 	p.drop(&p.control)
-	*p = parser{max: p.max, buffers: p.buffers}
+	*p = parser{kit: p.kit}
 }
 
 func (p *parser) drop(b **bytebufferpool.ByteBuffer) {
 	if *b != nil {
-		p.buffers.Put(*b)
+		p.kit.buffers.Put(*b)
 		*b = nil
 	}
 }
@@ -343,11 +409,15 @@ func appendFrame(b []byte, op ws.OpCode, payload []byte) []byte {
 	return seal(append(b, payload...), start, op)
 }
 
-// appendMessage appends m as a text frame.
-func appendMessage(b []byte, m proto.Message) []byte {
+// appendMessage appends m as a frame of the codec's kind.
+func appendMessage(b []byte, c proto.Codec, m proto.Message) []byte {
 	start := len(b)
 	b = append(b, 0, 0, 0, 0)
-	return seal(m.AppendJSON(b), start, ws.OpText)
+	op := ws.OpText
+	if c.Binary() {
+		op = ws.OpBinary
+	}
+	return seal(c.Append(b, m), start, op)
 }
 
 // appendClose appends a close frame; code 0 has no body.

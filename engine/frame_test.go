@@ -229,9 +229,13 @@ var utf8Cases = []struct {
 
 const testMessageMax = 128 << 10
 
+func newParser(k kinds, deflates bool) parser {
+	return parser{kit: &kit{max: testMessageMax, buffers: new(bytebufferpool.Pool)}, kinds: k, deflates: deflates}
+}
+
 // parse feeds pieces to a parser, each of which may be written over afterwards as gnet does, and returns what it found.
 func parse(pieces ...[]byte) (found []string) {
-	p := parser{max: testMessageMax, buffers: new(bytebufferpool.Pool)}
+	p := newParser(texts, false)
 	for _, piece := range pieces {
 		in := bytes.Clone(piece)
 		for rest := in; len(rest) > 0; {
@@ -314,7 +318,7 @@ func TestParserIdle(t *testing.T) {
 		if strings.HasPrefix(c.want[len(c.want)-1], "wrong") || strings.HasPrefix(c.want[len(c.want)-1], "close") {
 			continue
 		}
-		p := parser{max: testMessageMax, buffers: new(bytebufferpool.Pool)}
+		p := newParser(texts, false)
 		for _, piece := range pieces(bytes.Clone(c.in), 5) {
 			for rest := piece; len(rest) > 0; {
 				_, _, rest = p.next(rest)
@@ -324,7 +328,7 @@ func TestParserIdle(t *testing.T) {
 			t.Errorf("%s: not idle after it", c.name)
 		}
 		p.reset()
-		if zero := (parser{max: p.max, buffers: p.buffers}); p != zero {
+		if zero := (parser{kit: p.kit}); p != zero {
 			t.Errorf("%s: %+v is left", c.name, p)
 		}
 	}

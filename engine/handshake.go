@@ -9,10 +9,9 @@ import (
 	"strings"
 
 	"github.com/gobwas/ws"
-)
 
-// Subprotocol is what a client may ask for and gets anyhow.
-const Subprotocol = "tote.json"
+	"tote/server/proto"
+)
 
 // path is where WebSockets begin; everything else is the page's.
 const path = "/ws"
@@ -29,9 +28,6 @@ var blankLine = []byte("\r\n\r\n")
 
 // pingFrame has no payload: the pong is enough.
 var pingFrame = ws.MustCompileFrame(ws.NewPingFrame(nil))
-
-// upgrader answers the opening handshake (section 4.2).
-var upgrader = ws.Upgrader{Protocol: func(offered []byte) bool { return string(offered) == Subprotocol }}
 
 // handshake collects the head of an HTTP request and answers it.
 func (l *loop) handshake(s *session, in []byte) {
@@ -93,13 +89,22 @@ func (l *loop) answerHead(s *session, head, rest []byte) {
 func (l *loop) upgrade(s *session, head []byte) {
 	b := l.out(s)
 	before := b.Len()
-	_, err := upgrader.Upgrade(struct {
+	l.negotiation.window = 0
+	agreed, err := l.upgrader.Upgrade(struct {
 		io.Reader
 		io.Writer
 	}{bytes.NewReader(head), b})
 	if err == nil {
 		l.counts.Handshakes++
 		s.state = open
+		codec, _ := proto.CodecOf(agreed.Protocol) // without one, tote.json
+		s.variant = variantOf(codec)
+		if s.window = l.negotiation.window; s.window != 0 {
+			s.variant |= deflated
+		}
+		if s.variant != plain {
+			l.engine.users[s.variant].Add(1)
+		}
 		return
 	}
 	if b.Len() > before { // gobwas has said what is wrong
@@ -138,6 +143,12 @@ func (l *loop) page(s *session, head []byte) {
 // answerHTTP says why there is no handshake.
 func (l *loop) answerHTTP(s *session, answer string) {
 	l.counts.HandshakesFailed++
+	switch answer {
+	case answerTimeout:
+		l.counts.HandshakesLate++
+	case answerLong:
+		l.counts.HandshakesLong++
+	}
 	b := l.out(s)
 	b.B = append(b.B, answer...)
 	l.partHTTP(s)

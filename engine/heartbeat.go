@@ -50,8 +50,7 @@ func (l *loop) beat() {
 			continue
 		}
 		r.stale = stale
-		// A broadcast without numbered messages: everybody who is up to date gets it, and nobody misses it.
-		l.enqueue(r, queued{broadcast: &broadcast{game: r.game.Game, bytes: appendMessage(nil, l.heartbeat(r, 0))}, first: r.next})
+		l.enqueue(r, queued{broadcast: l.heartbeats(r), first: r.next})
 	}
 	l.listeners = slices.DeleteFunc(l.listeners, func(a listener) bool { return !l.beatFor(a.session, a.game) })
 	for i := range l.listeners {
@@ -62,6 +61,17 @@ func (l *loop) beat() {
 			}
 		}
 	}
+}
+
+// heartbeats is a heartbeat for a whole room: a broadcast without numbered messages, so that everybody who is up to date gets
+// it, and nobody misses it. It is too short to compress.
+func (l *loop) heartbeats(r *room) *broadcast {
+	b := &broadcast{game: r.game.Game}
+	for v := plain; v < variants; v += 2 {
+		b.forms[v] = appendMessage(nil, v.codec(), l.heartbeat(r, 0))
+		b.forms[v+1] = b.forms[v]
+	}
+	return b
 }
 
 // beatFor reports whether the session is still there, and in the game.

@@ -24,6 +24,11 @@ type Limits struct {
 	Joins          int           // games that a connection is in. 16
 	Malformed      int           // malformed requests until 1008. 16
 	Requests       int           // of one connection within a second; the rest is told "busy". 1,000
+	Frames         int           // of one connection within a second, of all kinds; beyond it, 1008. 4,000
+	MessageTime    time.Duration // from the first byte of a frame or fragmented message until its last; then 1008. 15 s
+	ConnectRate    int           // connections from one address within a second, as PerAddress counts. 256
+	DeflateMin     int           // bytes of a private frame, for compression to be worth the time. 1 KiB
+	DeflateRate    int           // private bytes that a loop compresses in a second; the rest goes as it is. 8 MiB
 }
 
 const (
@@ -83,12 +88,17 @@ var defaults = Limits{
 	Joins:          16,
 	Malformed:      16,
 	Requests:       1000,
+	Frames:         4000,
+	MessageTime:    15 * time.Second,
+	ConnectRate:    256,
+	DeflateMin:     1 << 10,
+	DeflateRate:    8 << 20, // of the 80 to 150 MB/s that a core can
 }
 
 // filled returns l with its defaults in place.
 func (l Limits) filled() (Limits, error) {
-	if l.PerAddress < 0 { // 0 is told apart by the door
-		return l, fmt.Errorf("a limit is %d, below 0", l.PerAddress)
+	if at := min(l.PerAddress, l.ConnectRate); at < 0 { // 0 is told apart by the door
+		return l, fmt.Errorf("a limit is %d, below 0", at)
 	}
 	for _, field := range []struct {
 		value    *int
@@ -97,6 +107,7 @@ func (l Limits) filled() (Limits, error) {
 		{&l.MessageBytes, defaults.MessageBytes}, {&l.HandshakeBytes, defaults.HandshakeBytes},
 		{&l.LaneBytes, defaults.LaneBytes}, {&l.Joins, defaults.Joins},
 		{&l.Malformed, defaults.Malformed}, {&l.Requests, defaults.Requests}, {&l.Connections, connectionsMax()},
+		{&l.Frames, defaults.Frames}, {&l.DeflateMin, defaults.DeflateMin}, {&l.DeflateRate, defaults.DeflateRate},
 	} {
 		if *field.value == 0 {
 			*field.value = field.standard
@@ -111,7 +122,7 @@ func (l Limits) filled() (Limits, error) {
 	}{
 		{&l.HelloTime, defaults.HelloTime}, {&l.IdleTime, defaults.IdleTime},
 		{&l.CloseTime, defaults.CloseTime}, {&l.DrainTime, defaults.DrainTime},
-		{&l.Heartbeat, defaults.Heartbeat}, {&l.StaleTime, defaults.StaleTime},
+		{&l.Heartbeat, defaults.Heartbeat}, {&l.StaleTime, defaults.StaleTime}, {&l.MessageTime, defaults.MessageTime},
 	} {
 		if *field.value == 0 {
 			*field.value = field.standard

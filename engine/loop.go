@@ -3,6 +3,7 @@ package engine
 import (
 	"sync"
 
+	"github.com/gobwas/ws"
 	"github.com/panjf2000/gnet/v2"
 
 	"tote/server/market"
@@ -44,18 +45,25 @@ type loop struct {
 	listeners []listener // who asked for heartbeats
 	wheel     wheel
 
-	weighed   proto.Time // when weigh last looked
-	idleTicks uint32
-	draining  bool
-	parted    int // slots parted from, while draining
+	weighed     proto.Time // when weigh last looked
+	idleTicks   uint32
+	deflateLeft int                                          // private bytes that may be compressed until the next tick
+	kinds       [2]kinds                                     // of messages, by codec
+	heard       func(s *session, kind event, message []byte) // takes them: requested; an echo in conformance tests
+	upgrader    ws.Upgrader                                  // answers opening handshakes (section 4.2)
+	draining    bool
+	parted      int // slots parted from, while draining
 
 	// Scratch, so that the hot path allocates nothing.
-	parser    parser
-	request   proto.Request
-	command   market.Command
-	refused   proto.Refused
-	conflated proto.Conflated
-	parsers   *sync.Pool
+	parser      parser
+	kit         kit         // of all parsers
+	negotiation negotiation // of the handshake at hand
+	packed      []byte
+	request     proto.Request
+	command     market.Command
+	refused     proto.Refused
+	conflated   proto.Conflated
+	parsers     *sync.Pool
 
 	counts    counts
 	published published
@@ -70,9 +78,18 @@ type place struct {
 func newLoop(e *Engine, index int) *loop {
 	l := &loop{
 		engine: e, index: index, rooms: map[proto.GameID]*room{}, tick: e.ticks(),
-		idleTicks: ticks(e.limits.IdleTime),
-		parser:    parser{max: e.limits.MessageBytes, buffers: &e.buffers},
+		idleTicks:   ticks(e.limits.IdleTime),
+		kit:         kit{max: e.limits.MessageBytes, buffers: &e.buffers},
+		kinds:       [...]kinds{proto.JSON: texts, proto.Msgpack: binaries},
+		negotiation: negotiation{off: e.config.Deflate < 0},
 	}
+	l.parser.kit = &l.kit
+	l.heard = func(s *session, _ event, message []byte) { l.requested(s, message) }
+	l.upgrader = ws.Upgrader{
+		Protocol:  func(offered []byte) bool { _, ok := proto.CodecOf(string(offered)); return ok },
+		Negotiate: l.negotiation.negotiate,
+	}
+	l.deflateLeft = l.deflateTick()
 	l.parsers = &sync.Pool{New: func() any { return new(parser) }}
 	l.ticked = l.ticks
 	return l
@@ -99,6 +116,12 @@ func (l *loop) open(s *session, c gnet.Conn) {
 // gone lets a session go. gnet calls it whenever a connection ends, also from within a write.
 func (l *loop) gone(s *session) {
 	l.retire(s)
+	if s.state != closing {
+		l.counts.Aborted++
+	}
+	if s.variant != plain {
+		l.engine.users[s.variant].Add(-1)
+	}
 	s.state = gone
 	l.wheel.remove(s)
 	if s.pending != nil {
@@ -235,6 +258,7 @@ func (l *loop) welcome(s *session, m *proto.Welcome) {
 // ticks is what happens at each tick.
 func (l *loop) ticks() {
 	l.advance(l.engine.ticks())
+	l.deflateLeft = l.deflateTick()
 	l.catchUpAll()
 	l.beat()
 	l.weigh()

@@ -206,7 +206,7 @@ func TestPrivateLaneFull(t *testing.T) {
 
 // A flood of pings by one who does not read the pongs ends in the same way.
 func TestPingFlood(t *testing.T) {
-	e, m := serve(t, Config{Loops: 1, Limits: Limits{LaneBytes: 16 << 10}})
+	e, m := serve(t, Config{Loops: 1, Limits: Limits{LaneBytes: 16 << 10, Frames: 1 << 30}})
 	m.announce(3)
 	c := slow(t, e, 14, 3)
 	flood := frames(fr(ping, true, strings.Repeat("p", 125)))

@@ -186,10 +186,10 @@ func (l *loop) offer(r *room, sub *subscriber, q queued) {
 	l.counts.FramesOut += uint64(len(q.parts))
 	l.counts.Delivered++
 	if s.pending != nil {
-		s.pending.B = append(s.pending.B, q.bytes...)
+		s.pending.B = append(s.pending.B, q.framesFor(s)...)
 		return
 	}
-	l.write(s, q.bytes) // which may have made s leave: sub is a hole then
+	l.write(s, q.framesFor(s)) // which may have made s leave: sub is a hole then
 }
 
 // joined subscribes the session and shows it the game. From here on it gets what comes after the image:

@@ -36,16 +36,19 @@ type session struct {
 
 	next, previous *session // in a bucket of the wheel
 	bucket         int16    // -1: in none
+	malformed      int16    // requests
 	state          state
-	guest          bool   // the account was opened by this session
-	pinged         bool   // since the last byte heard
-	shut           bool   // our side of the socket is shut down
-	behind         bool   // in loop.behind
-	deadline       uint32 // tick: of hello, of the pong, or of closing
-	heard          uint32 // tick of the last byte
-	malformed      int32  // requests
-	second         uint32 // of requests
-	requests       int32  // in second
+	variant        variant // of the messages that it gets; counted in Engine.users
+	window         uint8   // bits of what the client can inflate; 0: nothing
+	guest          bool    // the account was opened by this session
+	pinged         bool    // since the last byte heard
+	shut           bool    // our side of the socket is shut down
+	behind         bool    // in loop.behind
+	deadline       uint32  // tick: of hello, of the pong, or of closing
+	heard          uint32  // tick of the last byte
+	second         uint32  // of requests and frames
+	requests       int32   // in second
+	frames         int32   // in second, of all kinds
 }
 
 // state is where a session is in its life.
@@ -75,15 +78,18 @@ func (l *loop) frames(s *session, in []byte) {
 	if p == nil {
 		p = &l.parser // nothing is kept between messages
 	}
+	l.kit.tick = l.tick
+	p.kinds, p.deflates = l.kinds[s.variant.codec()], s.variant.deflates()
 	for len(in) > 0 && s.state == open {
 		var e event
 		var payload []byte
 		e, payload, in = p.next(in)
+		if l.floods(s) {
+			break
+		}
 		switch e {
-		case eventNone:
-			continue
-		case eventText:
-			l.requested(s, payload)
+		case eventText, eventBinary:
+			l.heard(s, e, payload)
 		case eventPing:
 			l.pong(s, payload)
 		case eventClose:
@@ -91,9 +97,25 @@ func (l *loop) frames(s *session, in []byte) {
 		case eventWrong:
 			l.close(s, p.code)
 		}
-		l.counts.FramesIn++
 	}
 	l.keep(s, p)
+}
+
+// floods counts the frames that have begun, and closes where they are too many for one second: an empty
+// fragment, a ping and an answer cost us more than the client.
+func (l *loop) floods(s *session) bool {
+	n := l.kit.frames
+	l.kit.frames = 0
+	l.counts.FramesIn += uint64(n)
+	if second := uint32(l.now / proto.Second); second != s.second {
+		s.second, s.requests, s.frames = second, 0, 0
+	}
+	if s.frames += int32(n); int(s.frames) <= l.engine.limits.Frames {
+		return false
+	}
+	l.counts.Floods++
+	l.close(s, proto.ClosePolicy)
+	return true
 }
 
 // keep leaves the parser with the session only while it holds a part of something.
@@ -108,7 +130,8 @@ func (l *loop) keep(s *session, p *parser) {
 	case s.parser == nil:
 		s.parser = l.parsers.Get().(*parser)
 		*s.parser = *p
-		*p = parser{max: p.max, buffers: p.buffers}
+		*p = parser{kit: p.kit}
+		l.wheel.sooner(s, s.parser.since+ticks(l.engine.limits.MessageTime))
 	}
 }
 
@@ -119,10 +142,10 @@ func (l *loop) pong(s *session, payload []byte) {
 }
 
 // requested answers a request, or passes it on to the market.
-func (l *loop) requested(s *session, text []byte) {
+func (l *loop) requested(s *session, message []byte) {
 	r := &l.request
 	l.counts.Requests++
-	refusal := r.Parse(text)
+	refusal := s.variant.codec().Parse(r, message)
 	if refusal == proto.Accepted {
 		refusal = l.permitted(s, r)
 	}
@@ -143,9 +166,6 @@ func (l *loop) requested(s *session, text []byte) {
 
 // permitted applies what holds before any request is looked at.
 func (l *loop) permitted(s *session, r *proto.Request) proto.Refusal {
-	if second := uint32(l.now / proto.Second); second != s.second {
-		s.second, s.requests = second, 0
-	}
 	if s.requests++; int(s.requests) > l.engine.limits.Requests {
 		return proto.RefusedBusy
 	}

@@ -113,7 +113,7 @@ func TestHandshakeRefused(t *testing.T) {
 func TestSubprotocol(t *testing.T) {
 	e, _ := serve(t, Config{})
 	for _, row := range []struct{ offered, want string }{
-		{"", ""}, {"chat", ""}, {"tote.json", "tote.json"}, {"chat, tote.json", "tote.json"}, {"tote.msgpack, tote.json", "tote.json"},
+		{"", ""}, {"chat", ""}, {"tote.json", "tote.json"}, {"chat, tote.json", "tote.json"}, {"tote.json, tote.msgpack", "tote.json"},
 	} {
 		c := dial(t, e)
 		offer := ""
@@ -131,7 +131,7 @@ func TestSubprotocol(t *testing.T) {
 
 // The conformance cases over a socket: each whole, and each cut into reads.
 func TestConformanceOverSockets(t *testing.T) {
-	e, _ := serve(t, Config{Loops: 1, Limits: Limits{MessageBytes: testMessageMax, Malformed: 1 << 30, Requests: 1 << 30}})
+	e, _ := serve(t, Config{Loops: 1, Limits: Limits{MessageBytes: testMessageMax, Malformed: 1 << 30, Requests: 1 << 30, Frames: 1 << 30}})
 	total := uint64(0)
 	for _, row := range conformance {
 		cut := max(3, len(row.in)/8)

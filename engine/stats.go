@@ -11,6 +11,10 @@ type Counts struct {
 	Connections      int64  // now
 	Handshakes       uint64 // upgraded
 	HandshakesFailed uint64 // answered with an HTTP error
+	HandshakesLate   uint64 // of these, 408
+	HandshakesLong   uint64 // of these, 431
+	Aborted          uint64 // connections that ended without a closing handshake
+	Cut              uint64 // that had not ended by Limits.CloseTime
 	Pages            uint64 // answered by Config.Page
 	BytesIn          uint64
 	BytesOut         uint64
@@ -18,6 +22,11 @@ type Counts struct {
 	FramesIn         uint64
 	FramesOut        uint64
 	Requests         uint64
+	Inflated         uint64 // compressed messages of clients
+	Bombs            uint64 // compressed messages that would have become longer than Limits.MessageBytes
+	Deflated         uint64 // private messages that were compressed
+	Floods           uint64 // closed for Limits.Frames
+	Stalled          uint64 // closed for Limits.MessageTime
 	Orphans          uint64 // messages of the market for sessions that have ended
 	Broadcasts       uint64 // distributed, per loop
 	Delivered        uint64 // broadcasts × subscribers
@@ -35,7 +44,9 @@ type Stats struct {
 	Accepted       uint64
 	RefusedFull    uint64 // by Limits.Connections
 	RefusedAddress uint64 // by Limits.PerAddress
+	RefusedRate    uint64 // by Limits.ConnectRate
 	RefusedStarved uint64 // no descriptor was left
+	Deflating      int64  // connections that have negotiated permessage-deflate
 	AcceptErrors   uint64
 	Refusals       map[proto.Refusal]uint64
 	Closes         map[proto.CloseCode]uint64 // by the code of our close frame
@@ -74,6 +85,7 @@ func (c *counts) closed(code proto.CloseCode) { c.closes[closeIndex(code)]++ }
 
 // publish shows the counts, once in a tick: counting itself needs no atomic instruction.
 func (l *loop) publish() {
+	l.counts.Inflated, l.counts.Bombs = l.kit.inflater.done, l.kit.inflater.bombs
 	l.published.mu.Lock()
 	l.published.counts = l.counts
 	l.published.mu.Unlock()
@@ -83,6 +95,7 @@ func (l *loop) publish() {
 func (e *Engine) Stats() Stats {
 	s := Stats{
 		Accepted: e.door.accepted.Load(), RefusedFull: e.door.full.Load(), RefusedAddress: e.door.crowded.Load(),
+		RefusedRate: e.door.hasty.Load(), Deflating: e.users[deflated].Load(),
 		RefusedStarved: e.door.starved.Load(), AcceptErrors: e.door.acceptFail.Load(),
 		Refusals: map[proto.Refusal]uint64{}, Closes: map[proto.CloseCode]uint64{},
 	}
@@ -116,6 +129,15 @@ func (c *Counts) add(o *Counts) {
 	c.FramesIn += o.FramesIn
 	c.FramesOut += o.FramesOut
 	c.Requests += o.Requests
+	c.HandshakesLate += o.HandshakesLate
+	c.HandshakesLong += o.HandshakesLong
+	c.Aborted += o.Aborted
+	c.Cut += o.Cut
+	c.Inflated += o.Inflated
+	c.Bombs += o.Bombs
+	c.Deflated += o.Deflated
+	c.Floods += o.Floods
+	c.Stalled += o.Stalled
 	c.Orphans += o.Orphans
 	c.Broadcasts += o.Broadcasts
 	c.Delivered += o.Delivered

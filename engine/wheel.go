@@ -26,6 +26,14 @@ func (w *wheel) set(s *session, due uint32) {
 	w.buckets[b] = s
 }
 
+// sooner moves a session to the bucket of a tick if its own comes later.
+func (w *wheel) sooner(s *session, due uint32) {
+	now := s.loop.tick
+	if s.bucket < 0 || (uint32(s.bucket)-now)%wheelBuckets > due-now {
+		w.set(s, due)
+	}
+}
+
 func (w *wheel) remove(s *session) {
 	if s.bucket < 0 {
 		return
@@ -62,9 +70,13 @@ func (l *loop) advance(now uint32) {
 
 // due does what a session's time has come for, and sets the next time.
 func (l *loop) due(s *session) {
+	messageTicks := ticks(l.engine.limits.MessageTime)
 	switch {
 	case s.state == closing:
 		l.dueClosing(s)
+	case s.parser != nil && l.tick-s.parser.since >= messageTicks:
+		l.counts.Stalled++
+		l.close(s, proto.ClosePolicy)
 	case s.state == handshaking && l.tick >= s.deadline:
 		l.answerHTTP(s, answerTimeout)
 	case s.account == 0 && l.tick >= s.deadline:
@@ -73,6 +85,9 @@ func (l *loop) due(s *session) {
 		l.wheel.set(s, s.deadline)
 	default:
 		l.dueIdle(s)
+	}
+	if s.parser != nil && s.state == open {
+		l.wheel.sooner(s, s.parser.since+messageTicks)
 	}
 }
 

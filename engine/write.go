@@ -46,7 +46,7 @@ func (l *loop) lane(s *session) *bytebufferpool.ByteBuffer {
 // tell says m on the private lane.
 func (l *loop) tell(s *session, m proto.Message) {
 	if b := l.lane(s); b != nil {
-		b.B = appendMessage(b.B, m)
+		b.B = l.pack(s, appendMessage(b.B, s.variant.codec(), m), b.Len())
 		l.counts.FramesOut++
 	}
 }
@@ -125,6 +125,7 @@ func (l *loop) shut(s *session) {
 
 // cut closes the socket at once and frees what the kernel still keeps for it.
 func (l *loop) cut(s *session) {
+	l.counts.Cut++
 	_ = s.gnet.SetLinger(0)
 	_ = l.gnet.Close(s.gnet) // runs OnClose
 }
