@@ -169,7 +169,7 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger) error {
 		return errors.Join(err, kept.Close())
 	}
 	desk = admin.New(admin.Config{Token: c.AdminToken, Mint: players.Token, Gather: gather(players, m, kept, replica), Log: log,
-		Ready: func() error { return context.Cause(ctx) }}, m)
+		Present: players.Present, Ready: func() error { return context.Cause(ctx) }}, m)
 
 	kept.Start(replica, m.Durable)
 	m.Start()

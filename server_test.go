@@ -561,7 +561,10 @@ func TestDemoStartsAfresh(t *testing.T) {
 		return live, ended
 	}
 	s := start(t, data, "--demo")
-	eventually(t, "a match", func() bool { live, _ := games(s); return live == 1 })
+	eventually(t, "a match with all its players", func() bool {
+		shown := must(s.desk.Games(t.Context()))(t).Games
+		return len(shown) == 1 && shown[0].Present == demoPlayers
+	})
 	s.stop()
 	s = start(t, data, "--demo")
 	eventually(t, "a new match and no old one", func() bool { live, ended := games(s); return live == 1 && ended == 1 })

@@ -256,6 +256,9 @@ func (e *Engine) tick(ctx context.Context) {
 // ticks is the number of the current tick.
 func (e *Engine) ticks() uint32 { return uint32(time.Since(e.start) / tick) }
 
+// Present is the number of connections that have joined a game.
+func (e *Engine) Present(game proto.GameID) int { return int(e.counter(game).Load()) }
+
 // counter returns the count of connections in a game.
 func (e *Engine) counter(game proto.GameID) *atomic.Int64 {
 	e.mu.Lock()

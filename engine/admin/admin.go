@@ -43,6 +43,7 @@ type Market interface {
 type Config struct {
 	Token   string                       // that operators must show; empty: none, for a loopback address only
 	Mint    func(proto.AccountID) string // makes a player's token; nil: accounts are opened without
+	Present func(proto.GameID) int       // counts the connections in a game; nil: not counted
 	Ready   func() error                 // says why the server is not ready; nil: it is
 	Gather  prometheus.Gatherer          // what /metrics shows; prometheus.DefaultGatherer
 	Log     *slog.Logger                 // slog.Default

@@ -94,7 +94,7 @@ func (d *Desk) showPools(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// showGames shows the catalogue. Nobody has counted who is present: that is the engine's.
+// showGames shows the catalogue, with the engine's count of who is present.
 func (d *Desk) showGames(w http.ResponseWriter, _ *http.Request) {
 	games := proto.Games{T: proto.Time(time.Now().UnixMicro()), Games: []proto.Game{}}
 	d.mu.Lock()
@@ -102,6 +102,11 @@ func (d *Desk) showGames(w http.ResponseWriter, _ *http.Request) {
 		games.Games = append(games.Games, *g)
 	}
 	d.mu.Unlock()
+	if d.config.Present != nil {
+		for i := range games.Games {
+			games.Games[i].Present = d.config.Present(games.Games[i].Game)
+		}
+	}
 	slices.SortFunc(games.Games, func(a, b proto.Game) int { return cmp.Compare(a.Game, b.Game) })
 	reply(w, &games)
 }
