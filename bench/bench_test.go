@@ -52,7 +52,7 @@ func TestRunFindsNothingWrongWithAnHonestHouse(t *testing.T) {
 			t.Errorf("%s: %+v", l.name, l.times)
 		}
 	}
-	if s := report.Stakes; s.Payouts == 0 || s.Refunds == 0 || s.Planned == 0 || s.Sent != s.Receipts+s.Late {
+	if s := report.Stakes; s.Payouts == 0 || s.Refunds == 0 || report.Delivered.Heartbeats == 0 || s.Planned == 0 || s.Sent != s.Receipts+s.Late {
 		t.Errorf("stakes: %+v", s)
 	}
 	if report.Server == nil || report.Server.RSSBefore == 0 || report.Generator.CPU == 0 {
@@ -73,6 +73,7 @@ func TestRunFindsWhatIsPlanted(t *testing.T) {
 		{repeatReply, promises[checkReply]},
 		{replyOfOtherType, promises[checkReply]},
 		{skipBroadcast, promises[checkSeq]},
+		{beatAhead, promises[checkSeq]},
 		{skipTail, promises[checkTail]},
 		{differentOdds, promises[checkSame]},
 		{skipPrivate, promises[checkPrivate]},

@@ -81,6 +81,7 @@ const (
 	floodPings             = 60_000
 	dribble          plant = "send everything in pieces of three bytes"
 	fragment         plant = "send everything in fragments, with pings between them"
+	beatAhead        plant = "a heartbeat of a broadcast that never came"
 	stall            plant = "stall for a moment"
 	large            plant = "have a pool with a very long question"
 	flood            plant = "send pings and do not read the pongs for a while"
@@ -418,6 +419,9 @@ func (h *house) tick(ctx context.Context) {
 		case <-every.C:
 		}
 		h.mu.Lock()
+		if len(h.changed) == 0 {
+			h.beat()
+		}
 		for _, p := range h.pools {
 			if h.changed[p.Pool] && p.State == proto.PoolOpen {
 				h.broadcast(&proto.Odds{Pool: p.Pool, Odds: p.Odds})
@@ -425,6 +429,19 @@ func (h *house) tick(ctx context.Context) {
 		}
 		clear(h.changed)
 		h.mu.Unlock()
+	}
+}
+
+// beat ends a silence.
+func (h *house) beat() {
+	for _, g := range h.guests {
+		if g.joined && !g.deaf {
+			m := &proto.Heartbeat{T: now(), Game: houseGame, Seq: h.seq}
+			if h.comesUp(beatAhead) {
+				m.Seq++
+			}
+			g.say(m)
+		}
 	}
 }
 

@@ -42,6 +42,8 @@ type tally struct {
 	bytes       uint64
 	conflated   uint64
 	pings       uint64
+	heartbeats  uint64
+	stale       uint64 // of the heartbeats
 	unknown     uint64
 	stakes      stakeCounts
 	connections connectionCounts
@@ -236,6 +238,8 @@ func (r *results) add(t *tally, now time.Duration) (news []string) {
 	r.bytes += t.bytes
 	r.conflated += t.conflated
 	r.pings += t.pings
+	r.heartbeats += t.heartbeats
+	r.stale += t.stale
 	r.unknown += t.unknown
 	r.busy += t.busy
 	r.turn = max(r.turn, t.turn)

@@ -305,14 +305,6 @@ func (w *worker) broadcast(p *player, head *proto.Head, text []byte) {
 	}
 }
 
-// heartbeat is told how far the game has come: not further than this player.
-func (w *worker) heartbeat(p *player, head *proto.Head, text []byte) {
-	known := p.game != nil && head.Game == p.game.id
-	w.tally.checks[checkSeq].judge(known && head.Seq == p.seq, func() string {
-		return p.says(fmt.Sprintf("has heard broadcast %d of its game, and a heartbeat says %s", p.seq, quoted(text)))
-	})
-}
-
 // conflated is told how many broadcasts the next one skips.
 func (w *worker) conflated(p *player, text []byte) {
 	m, ok := decode[proto.Conflated](w, p, text)
@@ -325,6 +317,19 @@ func (w *worker) conflated(p *player, text []byte) {
 		return
 	}
 	p.seq += m.N
+}
+
+// heartbeat is told, in a silence, up to which broadcast the game has come: none is missing behind the last one.
+func (w *worker) heartbeat(p *player, head *proto.Head, text []byte) {
+	m, ok := decode[proto.Heartbeat](w, p, text)
+	if !ok {
+		return
+	}
+	w.tally.heartbeats++
+	w.tally.stale += count(m.Stale)
+	w.tally.checks[checkSeq].judge(p.game != nil && head.Game == p.game.id && head.Seq == p.seq, func() string {
+		return p.says(fmt.Sprintf("the last broadcast was %d: %s", p.seq, quoted(text)))
+	})
 }
 
 // numbered checks that no private message is missing before number n.

@@ -78,6 +78,8 @@ type (
 		Broadcasts uint64  `json:"broadcasts"`
 		Conflated  uint64  `json:"conflated"`
 		Pings      uint64  `json:"pings"`
+		Heartbeats uint64  `json:"heartbeats"`
+		Stale      uint64  `json:"stale"`   // heartbeats that said that odds may be old
 		Unknown    uint64  `json:"unknown"` // messages of a type that this generator does not know
 		FrameRate  float64 `json:"frame_rate"`
 	}
@@ -162,7 +164,8 @@ func (r *run) report() *Report {
 			AchievedRate: perSecond(r.playTo.stakes.answered()-r.playFrom.stakes.answered(), played),
 		},
 		Delivered: Delivered{
-			Frames: res.frames, Bytes: res.bytes, Broadcasts: res.broadcasts, Conflated: res.conflated, Pings: res.pings, Unknown: res.unknown,
+			Frames: res.frames, Bytes: res.bytes, Broadcasts: res.broadcasts, Conflated: res.conflated,
+			Pings: res.pings, Heartbeats: res.heartbeats, Stale: res.stale, Unknown: res.unknown,
 			FrameRate: perSecond(r.playTo.frames-r.playFrom.frames, played),
 		},
 		Latency: Latencies{
@@ -263,9 +266,9 @@ func timesOf(h *hdrhistogram.Histogram) Times {
 	}
 }
 
-// use compares the server's samples. Garbage collection makes single ones jump, hence medians for the growth.
+// use compares the server's samples, one a second. Garbage collection makes single ones jump, hence medians for the growth.
 func (r *run) use(played time.Duration, report *Report) *Use {
-	window := min(10*time.Second, played/6)
+	window := min(10*time.Second, max(2*time.Second, played/6))
 	early := r.playFrom.at + min(time.Minute, played/2)
 	u := &Use{
 		PID: r.plan.ServerPID, CPU: (r.playTo.server - r.playFrom.server).Seconds(),
@@ -323,6 +326,9 @@ func (r *Report) warn() {
 	if lag := r.Latency.ReceiveLag.P99; lag > lagMax && lag*lagPart > r.Latency.Odds.P99 {
 		add("the generator read late: 1 %% of its reads came %s ms or more after the kernel had the bytes, which all latencies include", milliseconds(lag))
 	}
+	if r.Delivered.Stale > 0 {
+		add("%s heartbeats said that the market had stopped", grouped(r.Delivered.Stale))
+	}
 	if r.Stakes.Unplaced > r.Stakes.Planned/100 {
 		add("%s of %s planned stakes found no open pool, or a player without money", grouped(r.Stakes.Unplaced), grouped(r.Stakes.Planned))
 	}
@@ -361,10 +367,13 @@ func (r *Report) WriteText(w io.Writer) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	row := func(cells ...string) { fmt.Fprintln(t, strings.Join(cells, "\t")+"\t") }
 	row("", "planned", "achieved", "")
-	row("connections", grouped(r.Connections.Planned), grouped(r.Connections.Made), fmt.Sprintf("%s in a game, %s lost, %s came back",
-		grouped(r.Connections.Joined), grouped(r.Connections.Lost), grouped(r.Connections.Returned)))
-	row("stakes/s", fmt.Sprintf("%.1f", r.Stakes.PlannedRate), fmt.Sprintf("%.1f", r.Stakes.AchievedRate), fmt.Sprintf("%s receipts, %s refused after a lock, %s not placed, %s missed, %s payouts, %s refunds",
-		grouped(r.Stakes.Receipts), grouped(r.Stakes.Late), grouped(r.Stakes.Unplaced), grouped(r.Stakes.Missed), grouped(r.Stakes.Payouts), grouped(r.Stakes.Refunds)))
+	row("connections", grouped(r.Connections.Planned), grouped(r.Connections.Made),
+		fmt.Sprintf("%s in a game, %s lost, %s came back",
+			grouped(r.Connections.Joined), grouped(r.Connections.Lost), grouped(r.Connections.Returned)))
+	row("stakes/s", fmt.Sprintf("%.1f", r.Stakes.PlannedRate), fmt.Sprintf("%.1f", r.Stakes.AchievedRate),
+		fmt.Sprintf("%s receipts, %s refused after a lock, %s not placed, %s missed, %s payouts, %s refunds",
+			grouped(r.Stakes.Receipts), grouped(r.Stakes.Late), grouped(r.Stakes.Unplaced), grouped(r.Stakes.Missed),
+			grouped(r.Stakes.Payouts), grouped(r.Stakes.Refunds)))
 	row("frames/s", "", fmt.Sprintf("%.0f", r.Delivered.FrameRate), fmt.Sprintf("%s frames, %s bytes, %s broadcasts, %s conflated",
 		grouped(r.Delivered.Frames), grouped(r.Delivered.Bytes), grouped(r.Delivered.Broadcasts), grouped(r.Delivered.Conflated)))
 	t.Flush()
@@ -391,8 +400,9 @@ func (r *Report) WriteText(w io.Writer) {
 	if s := r.Server; s != nil {
 		fmt.Fprintf(w, "server: %.2f µs CPU per delivered frame (%.2f cores), %.0f bytes of RSS per connection (%.0f anonymous)\n",
 			s.CPUPerFrame, s.Cores, s.RSSPerConn, s.AnonPerConn)
-		fmt.Fprintf(w, "        RSS %s before, %s with all in a game, %s after a minute or half, %s at the end (anonymous %s → %s, %.0f bytes per receipt)\n",
-			mebibytes(s.RSSBefore), mebibytes(s.RSSJoined), mebibytes(s.RSSEarly), mebibytes(s.RSSLate), mebibytes(s.AnonEarly), mebibytes(s.AnonLate), s.GrowthPerReceipt)
+		fmt.Fprintf(w, "        RSS %s before, %s with all in a game, %s after a minute or at half-time, %s at the end (anonymous %s → %s, %.0f bytes per receipt)\n",
+			mebibytes(s.RSSBefore), mebibytes(s.RSSJoined), mebibytes(s.RSSEarly), mebibytes(s.RSSLate),
+			mebibytes(s.AnonEarly), mebibytes(s.AnonLate), s.GrowthPerReceipt)
 	}
 	fmt.Fprintf(w, "generator: %.2f µs CPU per delivered frame (%.2f cores), busy %.0f %%\n\n",
 		r.Generator.CPUPerFrame, r.Generator.Cores, 100*r.Generator.Busy)

@@ -154,10 +154,7 @@ func (w *worker) run() {
 			w.serve(event)
 		}
 	}
-	if w.tail == nil {
-		w.tail = w.sumUp()
-	}
-	w.tally.tail = w.tail
+	w.tally.tail = w.tail // phaseFarewell came before
 	w.tally.gauge = w.gauge()
 	w.close()
 	w.tallies <- w.tally
@@ -342,13 +339,16 @@ func (w *worker) connect(p *player) {
 		w.lose(p, "connect: "+remedy(err), err.Error())
 		return
 	}
-	event := unix.EpollEvent{Events: unix.EPOLLOUT, Fd: w.place32(p)}
+	event := unix.EpollEvent{Events: unix.EPOLLOUT, Fd: w.eventName(p)}
 	if err := unix.EpollCtl(w.poll, unix.EPOLL_CTL_ADD, fd, &event); err != nil {
 		w.lose(p, "connect: "+remedy(err), "epoll")
 	}
 }
 
-func (w *worker) place32(p *player) int32 { return int32((p.number - w.number) / w.plan.Workers) }
+// eventName is what events call the player.
+func (w *worker) eventName(p *player) int32 {
+	return int32((p.number - w.number) / w.plan.Workers)
+}
 
 func (w *worker) dial(p *player) error {
 	fd := int(p.fd)
@@ -407,7 +407,7 @@ func (w *worker) connected(p *player) {
 }
 
 func (w *worker) watch(p *player, events uint32) {
-	event := unix.EpollEvent{Events: events, Fd: w.place32(p)}
+	event := unix.EpollEvent{Events: events, Fd: w.eventName(p)}
 	err := unix.EpollCtl(w.poll, unix.EPOLL_CTL_MOD, int(p.fd), &event)
 	assert(err == nil, "a watched socket can be watched for something else")
 }

@@ -68,8 +68,14 @@ func (f *follower) run() error {
 
 // catchUp applies all that is synced, up to the next snapshot.
 func (f *follower) catchUp() error {
-	for f.applied < f.store.counters.synced.Load() && !f.snapshotDue() {
-		if err := f.store.db.View(f.applySome); err != nil {
+	for !f.snapshotDue() {
+		// Read before the transaction begins: what is synced later may be in blocks that it does not show.
+		synced := f.store.counters.synced.Load()
+		if f.applied == synced {
+			return nil
+		}
+		err := f.store.db.View(func(tx *bolt.Tx) error { return f.applySome(tx, synced) })
+		if err != nil {
 			return err
 		}
 		f.store.counters.applied.Store(f.applied)
@@ -77,10 +83,10 @@ func (f *follower) catchUp() error {
 	return nil
 }
 
-// applySome applies the next blocks. A transaction may show a commit whose sync
-// is still under way; what is not synced is not applied.
-func (f *follower) applySome(tx *bolt.Tx) error {
-	synced := f.store.counters.synced.Load()
+// applySome applies the next blocks. The transaction shows all up to synced, and
+// perhaps a commit whose sync is still under way; what is not synced is not
+// applied.
+func (f *follower) applySome(tx *bolt.Tx, synced uint64) error {
 	c := tx.Bucket(bucketJournal).Cursor()
 	k, v := c.Seek(journalKey(f.applied + 1))
 	for n := 0; n < followBlocks && f.applied < synced; n++ {
