@@ -491,6 +491,15 @@ func TestEventsResolvePools(t *testing.T) {
 	if len(end.Settled) != 2 {
 		t.Errorf("end: %+v", end)
 	}
+	last := tb.said[0]
+	for _, o := range tb.said {
+		if o.To == 0 {
+			last = o
+		}
+	}
+	if m, ok := last.Message.(*proto.GameChanged); !ok || m.Game.State != proto.GameEnded {
+		t.Errorf("the last word of a game is %+v", last.Message)
+	}
 	if got := tb.balance(1, ada); got != 1050 {
 		t.Errorf("Ada has %d, want 1050", got)
 	}

@@ -96,10 +96,16 @@ func (s *Shard) carryOut(g *game, p *plan) *proto.Answer {
 		s.record(records[i])
 	}
 	first := s.commit()
-	answer := &proto.Answer{Seq: first}
+	answer, before := &proto.Answer{Seq: first}, g.state
 	for i := range records {
 		s.applied(s.applyGame(first+proto.Seq(i), &records[i], s.sendResult))
 		s.tellGame(g, p.steps[i].body, &records[i], answer)
+	}
+	if g.state != before { // told last: when a game has ended, so have its questions
+		s.showGame(g)
+	}
+	if g.state == proto.GameEnded && before != proto.GameEnded {
+		s.agenda.add(appointment{at: s.now + s.config.ArchiveAfter, kind: archiveGame, game: g.id})
 	}
 	return answer
 }
@@ -140,12 +146,6 @@ func (s *Shard) tellGame(g *game, body any, r *record, answer *proto.Answer) {
 func (s *Shard) tellEvent(g *game, e *proto.Event) {
 	s.broadcast(g, &proto.Happened{T: s.now, Game: g.id, Seq: g.board.next(), Kind: e.Kind, Minute: e.Minute, Team: e.Team,
 		Player: e.Player, Score: e.Score})
-	if e.Kind == "kickoff" || e.Kind == "end" {
-		s.showGame(g)
-	}
-	if g.state == proto.GameEnded {
-		s.agenda.add(appointment{at: s.now + s.config.ArchiveAfter, kind: archiveGame, game: g.id})
-	}
 }
 
 func (p *pool) settledMessage(g *game, now proto.Time) *proto.Settled {
