@@ -261,6 +261,13 @@ func (f *inflater) stream(max int) proto.CloseCode {
 	}
 }
 
+// inflates reports whether the client can inflate what was a message of n bytes: none refers further back than its
+// own beginning, so a message within the client's window is safe. A longer one goes as it is, unless the window
+// is as large as they get. So nobody needs a deflater for small windows, of which browsers offer none.
+func (s *session) inflates(n int) bool {
+	return s.variant.deflates() && (s.window == windowMax || n <= 1<<s.window)
+}
+
 // pack compresses the frame that begins at start and ends b, if the session's client inflates, the frame is
 // worth it, and the loop has not compressed too much lately: one client after the other asking for an image
 // must not take the time that all need.
@@ -269,7 +276,7 @@ func (l *loop) pack(s *session, b []byte, start int) []byte {
 		return b
 	}
 	n := len(payloadOf(b[start:]))
-	if n > 1<<s.window || n > l.deflateLeft {
+	if !s.inflates(n) || n > l.deflateLeft {
 		return b
 	}
 	l.deflateLeft -= n
@@ -282,5 +289,5 @@ func (l *loop) pack(s *session, b []byte, start int) []byte {
 
 // deflateTick is how much pack may compress in a tick.
 func (l *loop) deflateTick() int {
-	return int(int64(l.engine.limits.DeflateRate) * int64(tick) / int64(time.Second))
+	return l.engine.limits.DeflateRate / int(time.Second/tick)
 }

@@ -30,10 +30,10 @@ type part struct {
 	odds bool             // may be skipped: the next odds of the pool replace it
 }
 
-// formFor is the variant in which a session gets the broadcast: uncompressed, where a message is longer than
-// the window of its client, whom a reference to its beginning would lead astray.
+// formFor is the variant in which a session gets the broadcast: all of it uncompressed, where one message is too
+// long for the client's window.
 func (b *broadcast) formFor(s *session) variant {
-	if s.variant.deflates() && b.longest > 1<<s.window {
+	if s.variant.deflates() && !s.inflates(b.longest) {
 		return s.variant.uncompressed()
 	}
 	return s.variant

@@ -129,62 +129,6 @@ func TestSubprotocol(t *testing.T) {
 	}
 }
 
-// The conformance cases over a socket: each whole, and each cut into reads.
-func TestConformanceOverSockets(t *testing.T) {
-	e, _ := serve(t, Config{Loops: 1, Limits: Limits{MessageBytes: testMessageMax, Malformed: 1 << 30, Requests: 1 << 30, Frames: 1 << 30}})
-	total := uint64(0)
-	for _, row := range conformance {
-		cut := max(3, len(row.in)/8)
-		for _, ps := range [][][]byte{{row.in}, pieces(row.in, cut)} {
-			c := dial(t, e)
-			c.write([]byte(upgradeRequest))
-			c.readUpgrade()
-			total += uint64(len(upgradeRequest))
-			settled(t, e, total)
-			for _, p := range ps {
-				c.write(p)
-				total += uint64(len(p))
-				settled(t, e, total)
-			}
-			total += c.expectCase(row)
-			c.conn.Close()
-		}
-	}
-}
-
-// expectCase reads what a case is answered with, and returns how many bytes it wrote to find out.
-func (c *client) expectCase(row conformanceCase) (wrote uint64) {
-	c.t.Helper()
-	for _, want := range row.want {
-		kind, rest, _ := strings.Cut(want, " ")
-		switch kind {
-		case "text":
-			c.expectRefused(0, proto.RefusedMalformed)
-		case "ping":
-			if f := c.frame(); f.Header.OpCode != ws.OpPong || string(f.Payload) != rest {
-				c.t.Errorf("%s: ping %q is answered by %v %q", row.name, rest, f.Header.OpCode, f.Payload)
-			}
-		case "close":
-			if f := c.frame(); f.Header.OpCode != ws.OpClose || string(f.Payload) != rest {
-				c.t.Errorf("%s: close %q is answered by %v %q", row.name, rest, f.Header.OpCode, f.Payload)
-			}
-			c.expectEnd()
-			return 0
-		case "wrong":
-			var code proto.CloseCode
-			if _, err := fmt.Sscan(rest, &code); err != nil {
-				c.t.Fatal(err)
-			}
-			c.expectClose(code)
-			return 0
-		}
-	}
-	alive := text(`{"type":"time","id":9}`)
-	c.write(alive)
-	c.expect("time", 9)
-	return uint64(len(alive))
-}
-
 // All frames of one read are answered with one write.
 func TestOneWritePerTurn(t *testing.T) {
 	e, _ := serve(t, Config{Loops: 1})
