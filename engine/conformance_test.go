@@ -326,7 +326,7 @@ func serveEcho(t testing.TB, messageMax int, off bool) *Engine {
 	}
 	e, _ := serve(t, c)
 	onLoop(e, 0, func(l *loop) {
-		l.kinds = texts | binaries
+		l.kinds = [2]kinds{texts | binaries, texts | binaries}
 		l.heard = func(s *session, kind event, message []byte) {
 			op := txt
 			if kind == eventBinary {
