@@ -3,6 +3,7 @@
 package engine
 
 import (
+	"bytes"
 	"io"
 	"testing"
 
@@ -28,6 +29,22 @@ func TestStakeAllocates(t *testing.T) {
 		}
 	}); n != 0 {
 		t.Errorf("a stake and its receipt allocate %v times", n)
+	}
+}
+
+// What comes compressed and what goes compressed allocates nothing either: coders and buffers are kept.
+func TestDeflateAllocates(t *testing.T) {
+	var in inflater
+	out, message := newDeflater(deflateLevel), []byte(deflate(stakeText))
+	frame := appendFrame(nil, txt, bytes.Repeat([]byte(stakeText), 50))
+	packed := make([]byte, 0, len(frame))
+	if n := testing.AllocsPerRun(500, func() {
+		if b, code := in.inflate(message, 1<<14); code != 0 || len(b) != len(stakeText) {
+			t.Fatal(code)
+		}
+		packed = out.appendFrame(packed[:0], frame)
+	}); n >= 1 { // a table of codes grows now and then
+		t.Errorf("a compressed message each way allocates %v times", n)
 	}
 }
 

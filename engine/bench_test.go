@@ -48,7 +48,9 @@ func serveReceipts(t testing.TB) (*Engine, *receipts) {
 	return e, r
 }
 
-var stakeFrame = text(`{"type":"stake","id":1671382803000250,"pool":196609,"outcome":0,"amount":250}`)
+const stakeText = `{"type":"stake","id":1671382803000250,"pool":196609,"outcome":0,"amount":250}`
+
+var stakeFrame = text(stakeText)
 
 // What a stake costs in engine and codec, without the kernel: frame → command → receipt → bytes.
 func BenchmarkRequest(b *testing.B) {
@@ -349,4 +351,38 @@ func (m *testMarket) forget() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.commands, m.attached, m.last = nil, map[market.Session]proto.AccountID{}, map[proto.AccountID]market.Session{}
+}
+
+// What compression costs: a distribution once for all, an image for each who asks, a request of a client who
+// compresses.
+func BenchmarkDeflate(b *testing.B) {
+	image := &proto.Joined{ID: 3, T: 1671382802000000, Seq: 41, Game: proto.Game{Game: 3, Name: "Argentina v France", State: proto.GameLive, Teams: [2]string{"Argentina", "France"}}}
+	for i := range 60 {
+		image.Pools = append(image.Pools, proto.Pool{
+			Pool: proto.NewPoolID(3, uint32(i)), Question: fmt.Sprintf("Which team scores goal number %d?", i), Labels: []string{"Argentina", "France", "No more goals"},
+			Odds: []proto.Odd{{Staked: 750 + 13*proto.Amount(i), Backers: 3, Multiplier: 1933}, {Staked: 1200, Backers: 7, Multiplier: 2417}, {Staked: 50, Backers: 1, Multiplier: 9000}},
+		})
+	}
+	for _, row := range []struct {
+		name  string
+		frame []byte
+	}{{"distribution", appendMessage(nil, threeOdds)}, {"image", appendMessage(nil, image)}} {
+		b.Run(row.name, func(b *testing.B) {
+			d, out := newDeflater(deflateLevel), []byte(nil)
+			for b.Loop() {
+				out = d.appendFrame(out[:0], row.frame)
+			}
+			b.ReportMetric(float64(len(row.frame)), "B-plain")
+			b.ReportMetric(float64(len(out)), "B-deflated")
+		})
+	}
+	b.Run("request", func(b *testing.B) {
+		var f inflater
+		message := []byte(deflate(stakeText))
+		for b.Loop() {
+			if _, code := f.inflate(message, 1<<14); code != 0 {
+				b.Fatal(code)
+			}
+		}
+	})
 }
