@@ -75,6 +75,7 @@ type Config struct {
 	Page         http.Handler      // answers HTTP requests but for /ws, on a loop, so it must not wait. nil: 404
 	Log          *slog.Logger      // slog.Default
 	Now          func() proto.Time // the host's clock
+	Broadcast    string            // how: BroadcastAuto, BroadcastRing or BroadcastWrite. BroadcastAuto
 	Limits       Limits
 }
 
@@ -109,6 +110,9 @@ func New(c Config, m Market) (*Engine, error) {
 	}
 	limits, err := c.Limits.filled()
 	if err != nil {
+		return nil, fmt.Errorf("make an engine: %w", err)
+	}
+	if err := checkBroadcast(c.Broadcast); err != nil {
 		return nil, fmt.Errorf("make an engine: %w", err)
 	}
 	if c.Loops <= 0 {
@@ -170,6 +174,9 @@ func (e *Engine) startLoops() error {
 		}
 		l.inbox.bell = outside
 		e.loops = append(e.loops, l)
+		if err := l.openRing(); err != nil {
+			return errors.Join(err, inside.Close(), e.stopLoops())
+		}
 		if _, err := e.client.EnrollContext(inside, l); err != nil { // runs OnOpen, which sets l.gnet
 			return errors.Join(fmt.Errorf("enroll the bell of loop %d: %w", i, err), e.stopLoops())
 		}
@@ -183,11 +190,12 @@ func (e *Engine) stopLoops() error {
 	for _, l := range e.loops {
 		l.inbox.close()
 	}
-	err := e.client.Stop()
+	errs := []error{e.client.Stop()}
 	for _, l := range e.loops {
 		l.publish() // they have ended
+		errs = append(errs, l.closeRing())
 	}
-	return err
+	return errors.Join(errs...)
 }
 
 // Addr is where the engine listens.

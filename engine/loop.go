@@ -35,11 +35,14 @@ type loop struct {
 	rooms     map[proto.GameID]*room
 	catalogue []*room // by id
 	active    []*room // with broadcasts to distribute; the first is next
+	sliceSize int     // subscribers written to before the loop reads again
 
 	parcels   []parcel // of the inbox
 	done      int      // parcels handled
 	calls     []func()
 	ticked    func()     // what a tick calls
+	ring      *ring      // nil: broadcasts are written
+	posted    []posted   // in the ring, in that order
 	dirty     []*session // with pending bytes
 	behind    []*session // that were spared a broadcast
 	listeners []listener // who asked for heartbeats
@@ -79,6 +82,7 @@ func newLoop(e *Engine, index int) *loop {
 	l := &loop{
 		engine: e, index: index, rooms: map[proto.GameID]*room{}, tick: e.ticks(),
 		idleTicks:   ticks(e.limits.IdleTime),
+		sliceSize:   sliceMax,
 		kit:         kit{max: e.limits.MessageBytes, buffers: &e.buffers},
 		kinds:       [...]kinds{proto.JSON: texts, proto.Msgpack: binaries},
 		negotiation: negotiation{off: e.config.Deflate < 0},

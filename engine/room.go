@@ -97,7 +97,7 @@ func (l *loop) enqueue(r *room, q queued) {
 // distribute writes one slice of broadcasts, the rooms taking turns, so that a game with a hundred thousand
 // subscribers makes a game with ten wait for one slice and no more.
 func (l *loop) distribute() {
-	for budget := sliceMax; budget > 0 && len(l.active) > 0; {
+	for budget := l.sliceSize; budget > 0 && len(l.active) > 0; {
 		r := l.active[0]
 		began := l.engine.config.Now()
 		budget -= max(1, l.slice(r, budget))
@@ -126,6 +126,7 @@ func (l *loop) slice(r *room, budget int) (n int) {
 			l.offer(r, sub, q)
 		}
 	}
+	l.dispatch()
 	if r.visited == r.limit {
 		l.finish(r)
 	}
@@ -189,7 +190,7 @@ func (l *loop) offer(r *room, sub *subscriber, q queued) {
 		s.pending.B = append(s.pending.B, q.framesFor(s)...)
 		return
 	}
-	l.write(s, q.framesFor(s)) // which may have made s leave: sub is a hole then
+	l.post(s, q.framesFor(s)) // which may have made s leave: sub is a hole then
 }
 
 // joined subscribes the session and shows it the game. From here on it gets what comes after the image:

@@ -18,7 +18,8 @@ type Counts struct {
 	Pages            uint64 // answered by Config.Page
 	BytesIn          uint64
 	BytesOut         uint64
-	Writes           uint64 // each about one system call
+	Writes           uint64 // to sockets; each about one system call, but for those of broadcasts where there is io_uring
+	Enters           uint64 // system calls for broadcasts through io_uring
 	FramesIn         uint64
 	FramesOut        uint64
 	Requests         uint64
@@ -126,6 +127,7 @@ func (c *Counts) add(o *Counts) {
 	c.BytesIn += o.BytesIn
 	c.BytesOut += o.BytesOut
 	c.Writes += o.Writes
+	c.Enters += o.Enters
 	c.FramesIn += o.FramesIn
 	c.FramesOut += o.FramesOut
 	c.Requests += o.Requests
