@@ -366,7 +366,7 @@ func BenchmarkDeflate(b *testing.B) {
 	for _, row := range []struct {
 		name  string
 		frame []byte
-	}{{"distribution", appendMessage(nil, threeOdds)}, {"image", appendMessage(nil, image)}} {
+	}{{"distribution", appendMessage(nil, proto.JSON, threeOdds)}, {"image", appendMessage(nil, proto.JSON, image)}} {
 		b.Run(row.name, func(b *testing.B) {
 			d, out := newDeflater(deflateLevel), []byte(nil)
 			for b.Loop() {

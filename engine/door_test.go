@@ -199,6 +199,11 @@ func TestMain(m *testing.M) {
 	case os.Getenv(crowdEnv) != "":
 		err = beCrowd(os.Getenv(crowdEnv))
 	default:
+		if order := os.Getenv(sandboxEnv); order != "" {
+			if err = enterSandbox(order); err != nil {
+				break
+			}
+		}
 		os.Exit(m.Run())
 	}
 	if err != nil {
