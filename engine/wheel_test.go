@@ -3,6 +3,8 @@ package engine
 import (
 	"math/rand/v2"
 	"testing"
+
+	"tote/server/proto"
 )
 
 // The wheel wakes every session at its tick, or at the horizon if that is nearer; a map is its naive twin.
@@ -57,4 +59,15 @@ func TestPingsAreSpread(t *testing.T) {
 			t.Errorf("%d of 10,000 are pinged after %d ticks of 900", n, after)
 		}
 	}
+}
+
+// Ticks that come late, several in one turn, do not end a connection before its close frame is written.
+func TestLateTicks(t *testing.T) {
+	e, _ := serve(t, Config{Loops: 1})
+	c := greeted(t, e, 12)
+	onLoop(e, 0, func(l *loop) {
+		l.close(l.places[0].session, proto.CloseIdle)
+		l.advance(l.tick + 3)
+	})
+	c.expectClose(proto.CloseIdle)
 }

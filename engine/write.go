@@ -117,7 +117,7 @@ func rawWrite(fd int, p []byte) int {
 // shut ends our side of the socket once everything is sent: the client reads to the end, then closes. A
 // close(2) right away would be a reset where input is unread, and the reset overtakes what was written.
 func (l *loop) shut(s *session) {
-	if !s.shut && s.gnet.OutboundBuffered() == 0 {
+	if !s.shut && s.pending == nil && s.gnet.OutboundBuffered() == 0 {
 		s.shut = true
 		_ = unix.Shutdown(s.fd, unix.SHUT_WR) // fails where the client has gone
 	}
