@@ -40,9 +40,6 @@ const (
 	// so requests wait 0.4/5 ms (p50/p99) during a broadcast to 50,000 instead of 204/505.
 	sliceMax = 64
 
-	// sliceRing is sliceMax where there is io_uring: a slice is one system call, about 0.5 ms on a busy machine.
-	sliceRing = 128
-
 	// parcelsMax is the number of parcels of the inbox handled before a loop reads again: each may cost a write.
 	parcelsMax = 256
 
@@ -73,8 +70,6 @@ const (
 	// secretMin is the shortest key for HS256 that is no joke.
 	secretMin = 16
 )
-
-const _ = uint(ringMax - sliceRing) // a slice is one io_uring_enter
 
 const _ = uint(market.SessionLoops - loopsMax) // every loop has a number in a Session; DeskLoop is none of them
 

@@ -35,7 +35,6 @@ type loop struct {
 	rooms     map[proto.GameID]*room
 	catalogue []*room // by id
 	active    []*room // with broadcasts to distribute; the first is next
-	sliceSize int     // subscribers written to before the loop reads again
 
 	parcels   []parcel // of the inbox
 	done      int      // parcels handled
@@ -82,7 +81,6 @@ func newLoop(e *Engine, index int) *loop {
 	l := &loop{
 		engine: e, index: index, rooms: map[proto.GameID]*room{}, tick: e.ticks(),
 		idleTicks:   ticks(e.limits.IdleTime),
-		sliceSize:   sliceMax,
 		kit:         kit{max: e.limits.MessageBytes, buffers: &e.buffers},
 		kinds:       [...]kinds{proto.JSON: texts, proto.Msgpack: binaries},
 		negotiation: negotiation{off: e.config.Deflate < 0},

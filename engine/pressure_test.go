@@ -299,7 +299,7 @@ func TestRoomsTakeTurns(t *testing.T) {
 			l.cast((&delivery{}).broadcast(e, []market.Out{{Game: g, Message: &proto.Happened{T: 7, Game: g, Seq: 2}}}))
 		}
 		l.distribute()
-		if hot := l.rooms[3]; hot.visited != l.sliceSize || len(l.rooms[4].queue) != 1 {
+		if hot := l.rooms[3]; hot.visited != sliceMax || len(l.rooms[4].queue) != 1 {
 			t.Errorf("after one slice the hot game has reached %d", hot.visited)
 		}
 		l.distribute()

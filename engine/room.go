@@ -97,7 +97,7 @@ func (l *loop) enqueue(r *room, q queued) {
 // distribute writes one slice of broadcasts, the rooms taking turns, so that a game with a hundred thousand
 // subscribers makes a game with ten wait for one slice and no more.
 func (l *loop) distribute() {
-	for budget := l.sliceSize; budget > 0 && len(l.active) > 0; {
+	for budget := sliceMax; budget > 0 && len(l.active) > 0; {
 		r := l.active[0]
 		began := l.engine.config.Now()
 		budget -= max(1, l.slice(r, budget))

@@ -39,8 +39,11 @@ type ring struct {
 	took  [ringMax]int32 // by send
 }
 
-// ringMax is the number of sends in one io_uring_enter, at most.
+// ringMax is the number of sends in one io_uring_enter, at most. The loops' rings have sliceMax: with 256 a frame
+// costs 0.02 less of a bare write, and a request that meets the broadcast waits three times as long.
 const ringMax = 1 << 10
+
+const _ = uint(ringMax - sliceMax) // a slice is one io_uring_enter
 
 // The kernel's structures and numbers: include/uapi/linux/io_uring.h.
 type (
@@ -274,10 +277,9 @@ func (l *loop) openRing() (err error) {
 	if e.config.Broadcast == BroadcastWrite {
 		return nil
 	}
-	l.ring, err = newRing(sliceRing)
+	l.ring, err = newRing(sliceMax)
 	switch {
 	case err == nil:
-		l.sliceSize = sliceRing
 	case e.config.Broadcast == BroadcastRing:
 		return fmt.Errorf("broadcast through io_uring: %w", err)
 	default:
@@ -293,7 +295,7 @@ func (l *loop) closeRing() error {
 		return nil
 	}
 	err := l.ring.close()
-	l.ring, l.sliceSize = nil, sliceMax
+	l.ring = nil
 	return err
 }
 
