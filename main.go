@@ -92,6 +92,7 @@ type serve struct {
 	GuestCredits proto.Amount  `help:"Welcome guests, with so many play credits each; 0: no guests (with --demo: 10000)."`
 	Durability   durability    `default:"always" help:"always: nothing is answered before it is on the disk. interval=1s: answers wait for the kernel only; a power failure may take up to a second, and receipts say so." placeholder:"WHEN"`
 	Interval     time.Duration `default:"3s" help:"Default batching interval of a game's odds, 100ms to 1m."`
+	Broadcast    string        `enum:"auto,uring,write" default:"auto" help:"How distributions reach sockets: through io_uring (uring), one write after the other, or auto: io_uring where the kernel and the sandbox allow it."`
 	Loops        int           `help:"Event loops; 0: one per core."`
 	Shards       int           `help:"Market shards; 0: one per core."`
 	Connections  int           `help:"Most connections at once; 0: what the descriptors allow."`
@@ -162,7 +163,7 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger) error {
 		return errors.Join(err, kept.Close())
 	}
 	players, err = engine.New(engine.Config{
-		Listen: c.Listen, Loops: c.Loops, Secret: secret, GuestCredits: c.GuestCredits, Page: page.Handler(), Log: log, Now: now,
+		Listen: c.Listen, Loops: c.Loops, Secret: secret, GuestCredits: c.GuestCredits, Page: page.Handler(), Broadcast: c.Broadcast, Log: log, Now: now,
 		Limits: engine.Limits{Connections: c.Connections, PerAddress: c.PerAddress},
 	}, m)
 	if err != nil {
