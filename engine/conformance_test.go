@@ -447,7 +447,7 @@ func socketCuts(in []byte, some int) (cuts []int) {
 	random := rand.New(rand.NewPCG(uint64(len(in)), 12))
 	random.Shuffle(len(cuts), func(i, j int) { cuts[i], cuts[j] = cuts[j], cuts[i] })
 	cuts = cuts[:min(len(cuts), some)]
-	for range some / 2 {
+	for range some / 4 {
 		cuts = append(cuts, 1+random.IntN(len(in)-1))
 	}
 	return slices.DeleteFunc(cuts, func(cut int) bool { return cut >= len(in) })
@@ -524,7 +524,7 @@ func (k *caseClient) cutSomewhere(name string, in []byte, want string) {
 	k.t.Helper()
 	k.send(in)
 	k.expect(name, []string{want})
-	some := 16
+	some := 8
 	if len(in) > 1<<20 {
 		some = 2
 	}

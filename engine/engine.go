@@ -12,8 +12,8 @@
 //	  buffers, its subscriptions     gnet's                         inbox and ring its bell
 //	room: a game's subscribers     its loop; each loop has its    present, the count of connections over
 //	  and queued broadcasts          own room of a game             all loops, is atomic
-//	broadcast: encoded frames      nobody: never changed once     shared by all loops; the garbage
-//	                                 it is delivered                collector ends it
+//	broadcast: encoded frames,     nobody: never changed once     shared by all loops; the garbage
+//	  compressed or not              it is delivered                collector ends it
 //	batch                          the shard that calls Deliver   engine copies what it keeps
 //	door: connections by address   its mutex
 //	accepting, timers              a goroutine each, in Run
