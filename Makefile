@@ -36,7 +36,7 @@ fuzz:
 	@set -e; for package in $$($(GO) list ./...); do \
 		for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz' || true); do \
 			echo "fuzz $$package $$target"; \
-			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) $$package >/tmp/fuzz.$$$$ 2>&1 || (cat /tmp/fuzz.$$$$; false); \
+			$(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1x $$package >/tmp/fuzz.$$$$ 2>&1 || (cat /tmp/fuzz.$$$$; false); \
 			rm -f /tmp/fuzz.$$$$; \
 		done; \
 	done
