@@ -103,9 +103,9 @@ func quantile(of []float64, q float64) float64 {
 // softirqs is what ksoftirqd has had of all processors: work of the network that a burst may leave to it. 0 where
 // it cannot be seen.
 func softirqs() (all time.Duration) {
-	names, _ := filepath.Glob("/proc/[0-9]*/comm")
 	if kernelThreads == nil {
 		kernelThreads = []string{}
+		names, _ := filepath.Glob("/proc/[0-9]*/comm")
 		for _, name := range names {
 			if comm, err := os.ReadFile(name); err == nil && strings.HasPrefix(string(comm), "ksoftirqd/") {
 				kernelThreads = append(kernelThreads, filepath.Dir(name)+"/schedstat")
