@@ -43,6 +43,10 @@ const (
 	// parcelsMax is the number of parcels of the inbox handled before a loop reads again: each may cost a write.
 	parcelsMax = 256
 
+	// parcelsKept is the length up to which the slice that they came in is kept: a settlement's payouts may come in
+	// a much longer one.
+	parcelsKept = 1 << 12
+
 	// partingMax is the number of close frames sent before a loop reads again, when the engine drains.
 	partingMax = 256
 

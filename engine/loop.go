@@ -187,6 +187,9 @@ func (l *loop) turn() {
 	if !more {
 		clear(l.parcels)
 		l.done = 0
+		if cap(l.parcels) > parcelsKept {
+			l.parcels = nil
+		}
 	}
 	l.parcels, l.calls = l.inbox.take(l.parcels, more, l.calls)
 	l.counts.Inbox = uint64(len(l.parcels) - l.done)

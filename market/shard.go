@@ -61,8 +61,7 @@ func (s *Shard) turn(now proto.Time) (next proto.Time) {
 	for i := range s.commands {
 		s.command(&s.commands[i])
 	}
-	clear(s.incoming) // drops what the values point at
-	clear(s.commands)
+	s.incoming, s.commands = reuse(s.incoming), reuse(s.commands)
 	s.keepAppointments()
 	s.post()
 	s.speak()
@@ -144,8 +143,7 @@ func (s *Shard) post() {
 			continue
 		}
 		s.market.shards[i].inbox.post(letters, s.seen)
-		clear(letters)
-		s.letters[i] = letters[:0]
+		s.letters[i] = reuse(letters)
 	}
 }
 
@@ -164,8 +162,7 @@ func (s *Shard) speak() {
 			break
 		}
 		s.config.Deliver(p.batch)
-		clear(p.batch.Outs)
-		p.batch.Outs = p.batch.Outs[:0]
+		p.batch.Outs = reuse(p.batch.Outs)
 		s.spare = append(s.spare, p.batch)
 		said++
 	}
@@ -174,6 +171,19 @@ func (s *Shard) speak() {
 		clear(s.unsaid[n:])
 		s.unsaid = s.unsaid[:n]
 	}
+}
+
+// keptMax is the length up to which an emptied slice is kept to be filled again. One that a settlement has made
+// larger is given to the collector: the next may be long in coming.
+const keptMax = 1 << 12
+
+// reuse empties a slice, and drops what its values point at.
+func reuse[T any](s []T) []T {
+	if cap(s) > keptMax {
+		return nil
+	}
+	clear(s)
+	return s[:0]
 }
 
 // blank takes an empty batch.
