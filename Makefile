@@ -4,7 +4,7 @@
 GO ?= go
 OUTSIDE := engine/page/outside
 
-.PHONY: run build setup test check fuzz bench bench-smoke clean
+.PHONY: run build setup test check fuzz bench bench-smoke scale clean
 
 run: build ## a live match with simulated players at http://localhost:8080/
 	./server serve --demo
@@ -46,6 +46,11 @@ bench: ## the benchmarks, with the kernel's own limits beside them
 
 bench-smoke: build ## 10,000 players on one game for 5 minutes, audited
 	./server bench smoke
+
+scale: ## N connections in one process, in a guest kernel of its own; N=1000000 takes half an hour and 15 GiB
+	bench/scale/run.sh $(N)
+
+N ?= 100000
 
 clean:
 	rm -rf server data $(OUTSIDE)/node_modules

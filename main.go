@@ -26,6 +26,7 @@ import (
 	kongtoml "github.com/alecthomas/kong-toml"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sys/unix"
 
 	"tote/server/bench"
 	"tote/server/engine"
@@ -96,8 +97,21 @@ type serve struct {
 	Loops        int           `help:"Event loops; 0: one per core."`
 	Shards       int           `help:"Market shards; 0: one per core."`
 	Connections  int           `help:"Most connections at once; 0: what the descriptors allow."`
+	Idle         time.Duration `help:"Cut a client after so long without a byte from it; it is pinged at half of it. 0: the default of 90s."`
+	LockMemory   bool          `help:"Keep all memory of the process in RAM, and take the heap in large pieces as it grows (mlockall)."`
+	Heartbeat    time.Duration `help:"Longest silence in a game; 0: the default of 5s."`
 	PerAddress   int           `help:"Most connections from one address; 0: the default of 1024, and no limit for loopback."`
 	SnapshotAt   uint64        `help:"Records between snapshots; 0: the default of about a million."`
+}
+
+func lockMemory(wanted bool) error {
+	if !wanted {
+		return nil
+	}
+	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE); err != nil {
+		return fmt.Errorf("lock the memory (LimitMEMLOCK= in a unit, or CAP_IPC_LOCK, allows it): %w", err)
+	}
+	return nil
 }
 
 // durability is when an answer may be given: "always", or "interval=" and a duration.
@@ -129,6 +143,9 @@ func now() proto.Time { return proto.Time(time.Now().UnixMicro()) }
 
 // Run serves until ctx ends. Data flows down this function as it does through the packages.
 func (c *serve) Run(ctx context.Context, log *slog.Logger) error {
+	if err := lockMemory(c.LockMemory); err != nil {
+		return err
+	}
 	if err := admin.Check(c.Admin, c.AdminToken); err != nil {
 		return err
 	}
@@ -164,7 +181,7 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger) error {
 	}
 	players, err = engine.New(engine.Config{
 		Listen: c.Listen, Loops: c.Loops, Secret: secret, GuestCredits: c.GuestCredits, Page: page.Handler(), Broadcast: c.Broadcast, Log: log, Now: now,
-		Limits: engine.Limits{Connections: c.Connections, PerAddress: c.PerAddress},
+		Limits: engine.Limits{Connections: c.Connections, PerAddress: c.PerAddress, IdleTime: c.Idle, Heartbeat: c.Heartbeat},
 	}, m)
 	if err != nil {
 		return errors.Join(err, kept.Close())
@@ -364,18 +381,28 @@ func demo(ctx context.Context, log *slog.Logger, players, operators net.Addr, to
 
 // smoke is `server bench smoke`.
 type smoke struct {
-	Users    int           `default:"10000" help:"Connections on the one game."`
-	Stakes   float64       `default:"700" help:"Stakes per second, over all players."`
-	Duration time.Duration `default:"5m" help:"How long."`
-	JSON     string        `help:"Write the report to this file." placeholder:"FILE"`
+	Users       int           `default:"10000" help:"Connections on the one game."`
+	Stakes      float64       `default:"700" help:"Stakes per second, over all players."`
+	Duration    time.Duration `default:"5m" help:"How long."`
+	Interval    time.Duration `default:"3s" help:"Between two distributions of the odds."`
+	Pools       int           `default:"3" help:"Pools open at any time."`
+	Turnover    time.Duration `default:"30s" help:"How often the oldest pool is settled and a new one opened; 0: never."`
+	ConnectRate float64       `default:"1000" help:"New players per second at first; fewer when a thousand are at the door."`
+	LockMemory  bool          `help:"As of serve, for the generator."`
+	Serve       []string      `help:"One more flag for the server; may be repeated: --serve=--idle=1h." placeholder:"FLAG"`
+	JSON        string        `help:"Write the report to this file." placeholder:"FILE"`
 }
 
 func (c *smoke) Run(ctx context.Context, log *slog.Logger) error {
+	if err := lockMemory(c.LockMemory); err != nil {
+		return err
+	}
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find the server's own binary: %w", err)
 	}
-	report, err := bench.Smoke(ctx, bench.SmokeConfig{Binary: self, Users: c.Users, StakeRate: c.Stakes, Duration: c.Duration, Turnover: 30 * time.Second, Log: log, Progress: os.Stderr})
+	report, err := bench.Smoke(ctx, bench.SmokeConfig{Binary: self, Args: c.Serve, Users: c.Users, ConnectRate: c.ConnectRate,
+		StakeRate: c.Stakes, Duration: c.Duration, Interval: c.Interval, Pools: c.Pools, Turnover: c.Turnover, Log: log, Progress: os.Stderr})
 	if report == nil {
 		return err
 	}

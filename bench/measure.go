@@ -224,7 +224,7 @@ type results struct {
 
 // spreadOpen is how long the last reader of a broadcast is waited for. It bounds the table of recent ones,
 // and is longer than patience.tail, so that finish knows the age of those that it asks about.
-const spreadOpen = 20 * time.Second
+const spreadOpen = 3 * time.Minute
 
 func newResults() *results {
 	r := &results{tally: *newTally(-1), recent: map[distribution]*delivery{}, past: map[proto.GameID]uint64{}}

@@ -73,6 +73,18 @@ var patient = patience{
 	lobby: time.Second, tick: 200 * time.Millisecond, tail: 5 * time.Second,
 }
 
+// of is the patience with so many players: what each of them costs is waited for, and counting them all at each
+// tick stays below a percent of the time.
+func (p patience) of(users int) patience {
+	each := time.Duration(users)
+	p.join += each * 2 * time.Millisecond
+	p.quiet += each * time.Millisecond / 4
+	p.audit += each * time.Millisecond
+	p.farewell += each * 20 * time.Microsecond
+	p.tick = max(p.tick, each*10*time.Microsecond)
+	return p
+}
+
 func (p Plan) withDefaults() Plan {
 	if p.ConnectRate == 0 {
 		p.ConnectRate = 1000
@@ -92,7 +104,7 @@ func (p Plan) withDefaults() Plan {
 	}
 	p.Workers = min(p.Workers, max(1, p.Users))
 	if p.patience == (patience{}) {
-		p.patience = patient
+		p.patience = patient.of(p.Users)
 	}
 	if p.Log == nil {
 		p.Log = slog.New(slog.DiscardHandler)

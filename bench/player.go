@@ -49,13 +49,14 @@ type player struct {
 	game *game  // nil: in none
 	seq  uint64 // the last broadcast of game
 
-	account proto.AccountID
-	token   string // to come back with
-	n       uint64 // the last private message
-	balance proto.Amount
-	tickets []ticket // receipts held whose pools are not settled yet
-	booked  bool     // tickets has all that the account has open
-	audited bool
+	account  proto.AccountID
+	token    string // to come back with
+	n        uint64 // the last private message
+	balance  proto.Amount
+	tickets  []ticket // receipts held whose pools are not settled yet
+	booked   bool     // tickets has all that the account has open
+	audited  bool
+	entering bool // see worker.entering
 }
 
 // ticket is a stake and, from its receipt on, the prediction.
@@ -552,6 +553,7 @@ const _ = uint(proto.GameLive - proto.GameScheduled - 1) // choose relies on liv
 // joined begins to play from the image of the game.
 func (w *worker) joined(p *player, seq uint64, text []byte) {
 	p.seq, p.stage = seq, stagePlaying
+	w.entered(p)
 	if seq > p.game.seq || !p.game.known {
 		m, ok := decode[proto.Joined](w, p, text)
 		if !ok {

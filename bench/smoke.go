@@ -190,6 +190,7 @@ type child struct {
 	exited    chan struct{} // closed after err is set
 	err       error
 	log       *lastLines
+	patience  time.Duration // with its end
 	addresses struct{ Listen, Admin string }
 }
 
@@ -203,7 +204,8 @@ const (
 func startServer(ctx context.Context, c SmokeConfig, data string) (*child, error) {
 	args := append([]string{"serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data", data,
 		"--guest-credits", fmt.Sprint(c.Credits)}, c.Args...)
-	s := &child{command: exec.Command(c.Binary, args...), exited: make(chan struct{}), log: &lastLines{}}
+	s := &child{command: exec.Command(c.Binary, args...), exited: make(chan struct{}), log: &lastLines{},
+		patience: stopPatience + time.Duration(c.Users)*200*time.Microsecond}
 	s.command.Stdout, s.command.Stderr = s.log, s.log
 	if err := s.command.Start(); err != nil {
 		return nil, fmt.Errorf("start the server: %w", err)
@@ -248,10 +250,10 @@ func (s *child) stop() error {
 			return fmt.Errorf("the server stopped with a failure: %w\n%s", s.err, s.log)
 		}
 		return nil
-	case <-time.After(stopPatience):
+	case <-time.After(s.patience):
 		s.command.Process.Kill()
 		<-s.exited
-		return fmt.Errorf("the server did not stop within %s and was killed\n%s", stopPatience, s.log)
+		return fmt.Errorf("the server did not stop within %s and was killed\n%s", s.patience, s.log)
 	}
 }
 
