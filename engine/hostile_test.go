@@ -24,7 +24,7 @@ type attack struct {
 
 // mild are limits small enough to be met within a test.
 var mild = Limits{
-	HandshakeBytes: 1 << 10, HelloTime: 500 * time.Millisecond, MessageTime: 300 * time.Millisecond, IdleTime: 600 * time.Millisecond,
+	HandshakeBytes: 1 << 10, HelloTime: 2 * time.Second, MessageTime: time.Second, IdleTime: 3 * time.Second,
 	CloseTime: 300 * time.Millisecond, Frames: 200, PerAddress: 40, ConnectRate: 1000, LaneBytes: 16 << 10, Malformed: 3,
 }
 
