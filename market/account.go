@@ -10,6 +10,7 @@ import (
 // live is what an account has only while the server lives: nothing here is in the journal.
 type live struct {
 	sessions []Session // who receives the private lane
+	attached bool      // a session was, in this life of the server: it may come back and resume
 	n        uint64    // last private number
 	lane     []private // the last laneMax of them, see keep
 	held     proto.Amount
@@ -17,11 +18,13 @@ type live struct {
 	refused  []refusedStake
 }
 
-// hold is a stake that its pool's shard decides right now. Its amount cannot be staked twice. Holds are
+// hold is a stake that its pool's shard decides right now, or after another one of the account: in each pool they are decided
+// one after another, so that each is asked with what the ones before it came to. Its amount cannot be staked twice. Holds are
 // never journaled: after a crash, an undecided stake was never made.
 type hold struct {
 	refusedStake
-	repeats int // of the same request meanwhile: each is owed an answer
+	asked   bool   // its pool's shard; else it waits for another stake of the account there
+	repeats uint32 // of the same request meanwhile: each is owed an answer
 }
 
 // refusedStake is a request and the refusal it got, for the request's repetition.
@@ -38,11 +41,26 @@ type refusedStake struct {
 // refusedMax is how many refused stakes an account remembers, until the server restarts.
 const refusedMax = 8
 
-func (a *account) lives() *live {
+// lives takes a live for an account that has none.
+func (s *Shard) lives(a *account) *live {
 	if a.live == nil {
-		a.live = &live{}
+		if n := len(s.idle); n > 0 {
+			a.live, s.idle = s.idle[n-1], s.idle[:n-1]
+		} else {
+			a.live = &live{}
+		}
 	}
 	return a.live
+}
+
+// rest takes it back where nothing is lost with it.
+func (s *Shard) rest(a *account) {
+	if l := a.live; l != nil && !l.attached && len(l.holds) == 0 && len(l.refused) == 0 {
+		a.live = nil
+		if len(s.idle) < keptMax {
+			s.idle = append(s.idle, l)
+		}
+	}
 }
 
 // free is what the account can stake.
@@ -71,8 +89,9 @@ func (s *Shard) accountCommand(c *Command) {
 	case Attach:
 		s.attach(c, a)
 	case Detach:
-		live := a.lives()
-		live.sessions = slices.DeleteFunc(live.sessions, func(session Session) bool { return session == c.From })
+		if live := a.live; live != nil {
+			live.sessions = slices.DeleteFunc(live.sessions, func(session Session) bool { return session == c.From })
+		}
 	case Deposit, Withdraw:
 		s.transfer(c, a)
 	case ShowAccount:
@@ -123,7 +142,8 @@ func (s *Shard) decideAccount(r record) proto.Seq {
 }
 
 func (s *Shard) attach(c *Command, a *account) {
-	live := a.lives()
+	live := s.lives(a)
+	live.attached = true
 	if !slices.Contains(live.sessions, c.From) {
 		live.sessions = append(live.sessions, c.From)
 	}
@@ -158,7 +178,7 @@ func (s *Shard) transfer(c *Command, a *account) {
 // stake holds the money for a stake and asks the pool's shard. What is refused here is refused before
 // anything changed.
 func (s *Shard) stake(c *Command, a *account) {
-	live := a.lives()
+	live := s.lives(a)
 	asked := refusedStake{request: c.ID, pool: c.Pool, outcome: c.Outcome, amount: c.Amount, arrived: c.Arrived, sell: c.Kind == Sell}
 	if s.repeated(&asked, a) {
 		return
@@ -171,9 +191,19 @@ func (s *Shard) stake(c *Command, a *account) {
 	if !asked.sell {
 		live.held += asked.amount
 	}
-	live.holds = append(live.holds, hold{refusedStake: asked})
-	s.write(s.market.shardOfGame(asked.pool.Game()), &letter{kind: letterDecide, sell: asked.sell, account: a.id, pool: asked.pool,
-		outcome: asked.outcome, request: asked.request, amount: asked.amount, arrived: asked.arrived})
+	waits := slices.ContainsFunc(live.holds, func(h hold) bool { return h.pool == asked.pool })
+	live.holds = append(live.holds, hold{refusedStake: asked, asked: !waits})
+	if !waits {
+		s.askPool(a, &asked)
+	}
+}
+
+// askPool lets the pool's shard decide a stake that is held.
+func (s *Shard) askPool(a *account, asked *refusedStake) {
+	l := letter{kind: letterDecide, sell: asked.sell, account: a.id, pool: asked.pool, outcome: asked.outcome, request: asked.request,
+		amount: asked.amount, arrived: asked.arrived}
+	l.staked, l.backs = a.position(asked.pool)
+	s.write(s.market.shardOfGame(asked.pool.Game()), &l)
 }
 
 // refusal is the account's side of the rules.
@@ -181,7 +211,7 @@ func (a *account) refusal(asked *refusedStake) proto.Refusal {
 	switch {
 	case !asked.amount.Valid():
 		return proto.RefusedAmountInvalid
-	case a.open+len(a.live.holds) >= ticketsOpenMax:
+	case len(a.tickets)+len(a.live.holds) >= ticketsOpenMax:
 		return proto.RefusedTicketsMany
 	case !asked.sell && asked.amount > a.free():
 		return proto.RefusedFundsShort
@@ -192,12 +222,8 @@ func (a *account) refusal(asked *refusedStake) proto.Refusal {
 // repeated answers a request whose id the account has used before: the same stake gets the first answer,
 // another one is refused.
 func (s *Shard) repeated(asked *refusedStake, a *account) bool {
-	for i := len(a.tickets) - 1; i >= 0; i-- {
-		t := &a.tickets[i]
-		if t.request != asked.request {
-			continue
-		}
-		if !asked.sell && t.pool == asked.pool && t.outcome == asked.outcome && t.amount == asked.amount {
+	if t := a.requested(asked.request); t != nil {
+		if !asked.sell && t.on == newPlace(asked.pool, asked.outcome) && t.amount == asked.amount {
 			s.receipt(a, t, asked.arrived)
 		} else {
 			s.refuseStake(a, asked.request, proto.RefusedRequestReused)
@@ -243,7 +269,7 @@ func (l *live) remember(r refusedStake) {
 	l.refused = append(l.refused, r)
 }
 
-// verdict ends a hold: it becomes a ticket, or is released.
+// verdict ends a hold, and lets the next one in the same pool be decided.
 func (s *Shard) verdict(l *letter) {
 	a := s.accounts[l.account]
 	live := a.live
@@ -254,25 +280,45 @@ func (s *Shard) verdict(l *letter) {
 	if !h.sell {
 		live.held -= h.amount
 	}
+	s.tellVerdict(a, &h, l)
+	s.askNext(a, h.pool)
+	s.rest(a)
+}
+
+// tellVerdict turns what was held into a ticket, or remembers why not.
+func (s *Shard) tellVerdict(a *account, h *hold, l *letter) {
 	if l.refusal != proto.Accepted {
 		h.reason = l.refusal
-		live.remember(h.refusedStake)
+		a.live.remember(h.refusedStake)
 		for range 1 + h.repeats {
 			s.refuseStake(a, h.request, l.refusal)
 		}
 		return
 	}
-	t := ticket{seq: l.seq, request: h.request, pool: h.pool, amount: h.amount, outcome: h.outcome}
+	t := ticket{seq: l.seq, request: h.request, on: newPlace(h.pool, h.outcome), amount: h.amount}
 	a.pay(t)
 	for range 1 + h.repeats {
 		s.receipt(a, &t, h.arrived)
 	}
 }
 
+// askNext lets the pool decide the account's next stake that waits for it.
+func (s *Shard) askNext(a *account, in proto.PoolID) {
+	for i := range a.live.holds {
+		if h := &a.live.holds[i]; h.pool == in {
+			assert(!h.asked, "one stake of an account is decided by a pool at a time")
+			h.asked = true
+			asked := h.refusedStake // holds may change while it is decided
+			s.askPool(a, &asked)
+			return
+		}
+	}
+}
+
 // receipt tells the account that its prediction stands.
 func (s *Shard) receipt(a *account, t *ticket, arrived proto.Time) {
-	s.tell(a, private{kind: privateReceipt, id: t.request, prediction: t.seq, pool: t.pool, outcome: t.outcome, amount: t.amount,
-		value: int64(arrived)})
+	s.tell(a, private{kind: privateReceipt, id: t.request, prediction: t.seq, pool: t.on.pool(), outcome: t.on.outcome(),
+		amount: t.amount, value: int64(arrived)})
 }
 
 // refuseStake tells the account that its prediction does not stand.
@@ -301,9 +347,7 @@ func (s *Shard) showAccount(c *Command, a *account) {
 	m := &proto.Account{ID: c.ID, T: s.now, Account: a.id, Name: a.name, Balance: a.free(), Held: a.balance - a.free(),
 		Following: slices.Clone(a.following)}
 	for i := range a.tickets {
-		if a.tickets[i].state == proto.PredictionOpen {
-			m.Staked += a.tickets[i].amount
-		}
+		m.Staked += a.tickets[i].amount
 	}
 	if a.live != nil {
 		m.N = a.live.n
@@ -312,11 +356,7 @@ func (s *Shard) showAccount(c *Command, a *account) {
 }
 
 func (s *Shard) showPredictions(c *Command, a *account) {
-	m := &proto.Predictions{ID: c.ID, T: s.now, Predictions: make([]proto.Prediction, len(a.tickets))}
-	for i, t := range a.tickets {
-		m.Predictions[i] = proto.Prediction{Prediction: t.seq, ID: t.request, Pool: t.pool, Outcome: t.outcome, Amount: t.amount,
-			State: t.state, Payout: t.payout}
-	}
+	m := &proto.Predictions{ID: c.ID, T: s.now, Predictions: a.predictions()}
 	if a.live != nil {
 		m.N = a.live.n
 	}

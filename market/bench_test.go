@@ -1,6 +1,7 @@
 package market
 
 import (
+	"runtime"
 	"testing"
 
 	"tote/server/proto"
@@ -72,4 +73,68 @@ func BenchmarkStake(b *testing.B) {
 			}
 		})
 	}
+}
+
+// What a million accounts, and a million open tickets of them, weigh in the live market: both sides, slack and map entries
+// included. Not included is what an account gets with its first session (live).
+func BenchmarkState(b *testing.B) {
+	for _, perAccount := range []int{1, 10} {
+		b.Run(map[int]string{1: "a ticket each", 10: "ten tickets each"}[perAccount], func(b *testing.B) {
+			for b.Loop() {
+				const tickets = 1_000_000
+				accounts := tickets / perAccount
+				m, err := New(Config{Shards: 2, Journal: &discard{}, Now: func() proto.Time { return start }, Deliver: func(*Batch) {}}, NewReplica())
+				if err != nil {
+					b.Fatal(err)
+				}
+				m.Durable(1 << 60)
+				turns := func() {
+					for again := true; again; again = !m.settled() {
+						for _, s := range m.shards {
+							s.turn(start)
+						}
+					}
+				}
+				game := m.NextGame()
+				m.Submit(&Command{Kind: OpenGame, Game: game, Args: &proto.GameOpening{Name: "g"}})
+				for range 20 {
+					m.Submit(&Command{Kind: OpenPool, Game: game, Args: &proto.PoolOpening{Question: "?", Labels: []string{"a", "b"}}})
+				}
+				turns()
+				empty := heap()
+				for i := range accounts {
+					m.Submit(&Command{Kind: OpenAccount, Account: m.NextAccount(), Args: &proto.AccountOpening{Name: "player", Deposit: 1000}})
+					if i%512 == 511 {
+						turns()
+					}
+				}
+				turns()
+				opened := heap()
+				for i := range tickets {
+					account := proto.AccountID(1 + i%accounts)
+					pool := proto.NewPoolID(game, uint32(1+i%20))
+					m.Submit(&Command{Kind: Stake, Account: account, ID: proto.RequestID(i + 1), Pool: pool, Outcome: proto.Outcome(i % 2), Amount: 5, Arrived: start})
+					if i%512 == 511 {
+						turns()
+					}
+				}
+				turns()
+				staked := heap()
+				if got := m.shardOfGame(game).games[game].pools[0].stakes.len(); got != tickets/20 {
+					b.Fatalf("the first pool has %d stakes", got)
+				}
+				b.ReportMetric(float64(opened-empty)/float64(accounts), "B/account")
+				b.ReportMetric(float64(staked-opened)/tickets, "B/ticket")
+			}
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}
+
+func heap() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }

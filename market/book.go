@@ -25,22 +25,11 @@ type book struct {
 type account struct {
 	id        proto.AccountID
 	name      string
-	balance   proto.Amount // ≥ 0
-	tickets   []ticket     // by sequence number: all open ones, and the last closedMax closed ones
-	open      int          // tickets that are
+	balance   proto.Amount   // ≥ 0
+	tickets   []ticket       // open ones, by sequence number
+	closed    []closedTicket // the last closedMax, by sequence number
 	following []proto.Friend
 	live      *live // nil in a replica
-}
-
-// ticket is a prediction on its owner's side.
-type ticket struct {
-	seq     proto.Seq
-	request proto.RequestID
-	pool    proto.PoolID
-	amount  proto.Amount
-	payout  proto.Amount
-	outcome proto.Outcome
-	state   proto.PredictionState
 }
 
 // game is a live event.
@@ -65,8 +54,9 @@ type pool struct {
 	locked   proto.Time // stakes that arrived later do not count; 0 while open
 	gross    proto.Amount
 	outcomes []standing
-	stakes   []stake                    // in order of acceptance; nil once settled or voided
-	backed   map[proto.AccountID]uint64 // outcomes that an account backs, a bit each
+	stakes   stakes     // none once settled or voided
+	first    proto.Seq  // of the record that opened it; stakes count from here
+	opened   proto.Time // of that record
 	winners  []proto.Outcome
 	paid     proto.Amount
 	changed  bool // since the last distribution; of the live shard
@@ -76,14 +66,6 @@ type pool struct {
 type standing struct {
 	staked  proto.Amount
 	backers uint32
-}
-
-// stake is a prediction on its pool's side.
-type stake struct {
-	seq     proto.Seq
-	account proto.AccountID
-	amount  proto.Amount
-	outcome proto.Outcome
 }
 
 // result ends one stake: the account's side of a settlement.
@@ -96,10 +78,6 @@ type result struct {
 	amount  proto.Amount
 	payout  proto.Amount // what the account gets back in all
 }
-
-// closedMax is how many ended predictions an account remembers, to list them and to recognise a
-// repeated request.
-const closedMax = 32
 
 func newBook() book {
 	return book{accounts: map[proto.AccountID]*account{}, games: map[proto.GameID]*game{}}
@@ -168,7 +146,7 @@ func (b *book) applyGame(seq proto.Seq, r *record, end func(result)) error {
 		}
 		return b.addGame(g)
 	case recordPoolOpened:
-		p := &pool{id: proto.PoolID(r.id)}
+		p := &pool{id: proto.PoolID(r.id), first: seq, opened: r.time}
 		if err := r.read(&p.opening); err != nil {
 			return err
 		}
@@ -177,7 +155,6 @@ func (b *book) applyGame(seq proto.Seq, r *record, end func(result)) error {
 			return fmt.Errorf("apply record %d: pool %d does not follow the pools of its game", seq, p.id)
 		}
 		p.outcomes = make([]standing, len(p.opening.Labels))
-		p.backed = map[proto.AccountID]uint64{}
 		g.pools = append(g.pools, p)
 	case recordHappened:
 		var e proto.Event
@@ -258,14 +235,20 @@ func (g *game) happen(e *proto.Event) {
 	g.events = max(g.events, e.Number)
 }
 
-// take adds an accepted stake.
-func (p *pool) take(s stake) {
-	p.stakes = append(p.stakes, s)
-	p.gross += s.amount
-	on := &p.outcomes[s.outcome]
-	on.staked += s.amount
-	if before, bit := p.backed[s.account], uint64(1)<<s.outcome; before&bit == 0 {
-		p.backed[s.account] = before | bit
+// take adds an accepted stake. backs are the outcomes that the account has backed in this pool before.
+func (p *pool) take(seq proto.Seq, r *record, backs uint64) {
+	after := seq - p.first
+	assert(after < 1<<32, "a stake is near its pool's opening")
+	p.stakes.add(newStake(proto.AccountID(r.id), r.outcome, r.amount, uint32(after), r.arrived-p.opened))
+	p.count(r.outcome, r.amount, backs)
+}
+
+// count adds a stake to what stands on the pool.
+func (p *pool) count(o proto.Outcome, amount proto.Amount, backs uint64) {
+	p.gross += amount
+	on := &p.outcomes[o]
+	on.staked += amount
+	if backs&(1<<o) == 0 {
 		on.backers++
 	}
 }
@@ -283,17 +266,17 @@ func (p *pool) settle(winners []proto.Outcome, end func(result)) (house proto.Am
 		p.state = proto.PoolSettled
 		return 0
 	}
-	winning := make([]proto.Amount, 0, len(p.stakes))
-	for i := range p.stakes {
-		if p.stakes[i].outcome == winner {
-			winning = append(winning, p.stakes[i].amount)
+	winning := make([]proto.Amount, 0, p.stakes.len())
+	for s := range p.stakes.all() {
+		if s.outcome() == winner {
+			winning = append(winning, s.amount())
 		}
 	}
 	p.paid = p.net()
 	payouts := splitExact(p.paid, winning)
-	for _, s := range p.stakes {
-		r := result{account: s.account, seq: s.seq, pool: p.id, outcome: s.outcome, amount: s.amount, state: proto.PredictionLost}
-		if s.outcome == winner {
+	for s := range p.stakes.all() {
+		r := p.lost(s)
+		if s.outcome() == winner {
 			r.state, r.payout, payouts = proto.PredictionWon, payouts[0], payouts[1:]
 		}
 		end(r)
@@ -302,69 +285,30 @@ func (p *pool) settle(winners []proto.Outcome, end func(result)) (house proto.Am
 	return p.gross - p.paid
 }
 
+// lost is how a stake ends that brings nothing.
+func (p *pool) lost(s stake) result {
+	return result{account: s.account(), seq: p.seq(s), pool: p.id, outcome: s.outcome(), amount: s.amount(), state: proto.PredictionLost}
+}
+
 func (p *pool) void(end func(result)) {
 	p.refund(end)
 	p.state = proto.PoolVoided
 }
 
 func (p *pool) refund(end func(result)) {
-	for _, s := range p.stakes {
-		end(result{account: s.account, seq: s.seq, pool: p.id, outcome: s.outcome, amount: s.amount,
-			state: proto.PredictionRefunded, payout: s.amount})
+	for s := range p.stakes.all() {
+		r := p.lost(s)
+		r.state, r.payout = proto.PredictionRefunded, r.amount
+		end(r)
 	}
 	p.close(p.state)
 }
 
 // close drops what only an open pool needs.
-func (p *pool) close(state proto.PoolState) {
-	p.state, p.stakes, p.backed = state, nil, nil
-}
+func (p *pool) close(state proto.PoolState) { p.state, p.stakes = state, stakes{} }
 
 // done reports whether the pool holds no money any more.
 func (p *pool) done() bool { return p.state == proto.PoolSettled || p.state == proto.PoolVoided }
 
 // refunded reports whether a settled pool had stakes but none on the winner.
 func (p *pool) refunded() bool { return p.state == proto.PoolSettled && p.gross > 0 && p.paid == 0 }
-
-// pay turns an accepted stake into a ticket. Acceptances of two shards may come out of order; the
-// tickets are kept in the journal's.
-func (a *account) pay(t ticket) {
-	assert(a.balance >= t.amount, "a stake is covered")
-	a.balance -= t.amount
-	i := len(a.tickets)
-	for i > 0 && a.tickets[i-1].seq > t.seq {
-		i--
-	}
-	a.tickets = slices.Insert(a.tickets, i, t)
-	a.open++
-}
-
-// end closes a ticket; it returns false where the account has none such.
-func (a *account) end(r result) bool {
-	i, ok := slices.BinarySearchFunc(a.tickets, r.seq, func(t ticket, seq proto.Seq) int {
-		switch {
-		case t.seq < seq:
-			return -1
-		case t.seq > seq:
-			return 1
-		}
-		return 0
-	})
-	if !ok || a.tickets[i].state != proto.PredictionOpen {
-		return false
-	}
-	a.tickets[i].state, a.tickets[i].payout = r.state, r.payout
-	a.balance += r.payout
-	a.open--
-	if len(a.tickets)-a.open > closedMax {
-		a.forget()
-	}
-	return true
-}
-
-// forget drops the oldest closed ticket. So what is left of them is the last closedMax by sequence
-// number, in whatever order they closed.
-func (a *account) forget() {
-	i := slices.IndexFunc(a.tickets, func(t ticket) bool { return t.state != proto.PredictionOpen })
-	a.tickets = slices.Delete(a.tickets, i, i+1)
-}

@@ -10,20 +10,21 @@ import (
 // decide is the pool's side of a stake.
 func (s *Shard) decide(l *letter) {
 	p := s.pool(l.pool)
-	verdict := letter{kind: letterVerdict, account: l.account, request: l.request, refusal: p.refusal(l)}
+	verdict := letter{kind: letterVerdict, account: l.account, request: l.request, refusal: p.refusal(l, s.seen)}
 	if verdict.refusal == proto.Accepted {
-		s.record(record{kind: recordStaked, time: s.now, id: uint64(l.account), pool: l.pool, request: l.request,
-			arrived: l.arrived, amount: l.amount, outcome: l.outcome})
+		r := record{kind: recordStaked, time: s.now, id: uint64(l.account), pool: l.pool, request: l.request,
+			arrived: l.arrived, amount: l.amount, outcome: l.outcome}
+		s.record(r)
 		verdict.seq = s.commit()
-		p.take(stake{seq: verdict.seq, account: l.account, amount: l.amount, outcome: l.outcome})
+		p.take(verdict.seq, &r, l.backs)
 		s.change(p)
 	}
 	s.write(s.market.shardOfAccount(l.account), &verdict)
 }
 
 // refusal is the pool's side of the rules. The arrival at the host decides, not the time at which the
-// shard gets to it.
-func (p *pool) refusal(l *letter) proto.Refusal {
+// shard gets to it. seen is the last record that the shard knows of.
+func (p *pool) refusal(l *letter, seen proto.Seq) proto.Refusal {
 	switch {
 	case p == nil:
 		return proto.RefusedPoolUnknown
@@ -41,7 +42,7 @@ func (p *pool) refusal(l *letter) proto.Refusal {
 		return proto.RefusedStakeSmall
 	case p.opening.StakeMax != 0 && l.amount > p.opening.StakeMax:
 		return proto.RefusedStakeLarge
-	case l.amount > proto.AmountMax-p.gross:
+	case l.amount > proto.AmountMax-p.gross, seen-p.first >= stakeSeqMax:
 		return proto.RefusedPoolFull
 	}
 	return proto.Accepted

@@ -89,8 +89,8 @@ func (s *Shard) answer(q *asking) {
 		}
 		friend.Name = a.name
 		for _, t := range a.tickets {
-			if q.pool != 0 && t.pool == q.pool && t.state == proto.PredictionOpen {
-				q.stakes = append(q.stakes, proto.FriendPrediction{Account: a.id, Name: a.name, Outcome: t.outcome, Amount: t.amount})
+			if q.pool != 0 && t.on.pool() == q.pool {
+				q.stakes = append(q.stakes, proto.FriendPrediction{Account: a.id, Name: a.name, Outcome: t.on.outcome(), Amount: t.amount})
 			}
 		}
 	}

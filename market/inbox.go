@@ -41,6 +41,8 @@ type letter struct {
 	amount  proto.Amount
 	payout  proto.Amount
 	arrived proto.Time
+	staked  proto.Amount // what the account has in this pool already
+	backs   uint64       // the outcomes that it backs there, a bit each
 	asking  *asking
 }
 

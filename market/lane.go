@@ -30,9 +30,13 @@ const (
 // for longer asks for its account and predictions.
 const laneMax = 32
 
-// tell numbers a private message, keeps it, and sends it to all sessions of the account.
+// tell numbers a private message, keeps it, and sends it to all sessions of the account. Where no session has been in this life
+// of the server, nobody can resume, and nothing is kept.
 func (s *Shard) tell(a *account, p private) {
-	live := a.lives()
+	live := a.live
+	if live == nil || !live.attached {
+		return
+	}
 	p.t, p.balance = s.now, a.free()
 	live.n++
 	live.keep(p)

@@ -110,8 +110,9 @@ func (r *Replica) applyStake(seq proto.Seq, rec *record) error {
 			rec.outcome, rec.pool)
 	}
 	balance, gross := a.balance, p.gross
-	p.take(stake{seq: seq, account: a.id, amount: rec.amount, outcome: rec.outcome})
-	a.pay(ticket{seq: seq, request: rec.request, pool: rec.pool, amount: rec.amount, outcome: rec.outcome})
+	_, backs := a.position(rec.pool)
+	p.take(seq, rec, backs)
+	a.pay(ticket{seq: seq, request: rec.request, on: newPlace(rec.pool, rec.outcome), amount: rec.amount})
 	r.sum.accounts += a.balance - balance
 	r.sum.pools += p.gross - gross
 	return nil
@@ -166,14 +167,14 @@ func (b *book) check() error {
 		if err := a.check(); err != nil {
 			return err
 		}
-		open += a.open
+		open += len(a.tickets)
 	}
 	for _, g := range b.games {
 		for _, p := range g.pools {
 			if err := b.checkPool(p); err != nil {
 				return err
 			}
-			open -= len(p.stakes)
+			open -= p.stakes.len()
 		}
 	}
 	if open != 0 {
@@ -207,17 +208,18 @@ func (b *book) balanced(s sums) error {
 }
 
 func (a *account) check() error {
-	open := 0
-	for i, t := range a.tickets {
-		if i > 0 && a.tickets[i-1].seq >= t.seq {
-			return fmt.Errorf("audit: account %d has ticket %d out of order", a.id, t.seq)
-		}
-		if t.state == proto.PredictionOpen {
-			open++
+	for i := range a.tickets {
+		if i > 0 && a.tickets[i-1].seq >= a.tickets[i].seq {
+			return fmt.Errorf("audit: account %d has ticket %d out of order", a.id, a.tickets[i].seq)
 		}
 	}
-	if open != a.open || len(a.tickets)-open > closedMax {
-		return fmt.Errorf("audit: account %d has %d open of %d tickets, but counts %d", a.id, open, len(a.tickets), a.open)
+	for i := range a.closed {
+		if i > 0 && a.closed[i-1].seq >= a.closed[i].seq {
+			return fmt.Errorf("audit: account %d has closed ticket %d out of order", a.id, a.closed[i].seq)
+		}
+	}
+	if len(a.closed) > closedMax {
+		return fmt.Errorf("audit: account %d remembers %d closed tickets", a.id, len(a.closed))
 	}
 	return nil
 }
@@ -227,11 +229,13 @@ func (b *book) checkPool(p *pool) error {
 	if p.done() {
 		return nil
 	}
-	fresh := pool{outcomes: make([]standing, len(p.outcomes)), backed: map[proto.AccountID]uint64{}}
-	for _, s := range p.stakes {
-		fresh.take(s)
+	fresh := pool{outcomes: make([]standing, len(p.outcomes))}
+	backed := map[proto.AccountID]uint64{}
+	for s := range p.stakes.all() {
+		fresh.count(s.outcome(), s.amount(), backed[s.account()])
+		backed[s.account()] |= 1 << s.outcome()
 		if !b.holds(p, s) {
-			return fmt.Errorf("audit: stake %d of pool %d is not among the open tickets of account %d", s.seq, p.id, s.account)
+			return fmt.Errorf("audit: stake %d of pool %d is not among the open tickets of account %d", p.seq(s), p.id, s.account())
 		}
 	}
 	if fresh.gross != p.gross {
@@ -246,14 +250,10 @@ func (b *book) checkPool(p *pool) error {
 }
 
 func (b *book) holds(p *pool, s stake) bool {
-	a := b.accounts[s.account]
+	a := b.accounts[s.account()]
 	if a == nil {
 		return false
 	}
-	for _, t := range a.tickets {
-		if t.seq == s.seq {
-			return t.state == proto.PredictionOpen && t.pool == p.id && t.amount == s.amount && t.outcome == s.outcome
-		}
-	}
-	return false
+	i, ok := a.ticketOf(p.seq(s))
+	return ok && a.tickets[i].on == newPlace(p.id, s.outcome()) && a.tickets[i].amount == s.amount()
 }

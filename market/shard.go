@@ -29,6 +29,7 @@ type Shard struct {
 	records []byte     // of the command in hand, for Append
 	count   int        // of them
 
+	idle     []*live   // of accounts that needed one for a moment
 	commands []Command // spare slices for the inbox
 	incoming []letter
 

@@ -17,10 +17,10 @@ import (
 // A snapshot is a book in bytes: a head, then each account and each game, by id, behind its length. Integers
 // are varints; what is rare is JSON.
 //
-//	"tote" version 1 │ seq, last game, house, deposits, withdrawals, accounts, games │ {length, account}… │ {length, game}…
+//	"tote" version 2 │ seq, last game, house, deposits, withdrawals, accounts, games │ {length, account}… │ {length, game}…
 const (
 	snapshotMagic   = "tote"
-	snapshotVersion = 1
+	snapshotVersion = 2
 	objectMax       = 1 << 30 // bytes of one account or game; more is a broken snapshot
 )
 
@@ -47,20 +47,26 @@ func (e *encoder) account(a *account) {
 	e.text(a.name)
 	e.money(a.balance)
 	e.uint(uint64(len(a.tickets)))
-	for _, t := range a.tickets {
-		e.uint(uint64(t.seq))
-		e.uint(uint64(t.request))
-		e.uint(uint64(t.pool))
-		e.uint(uint64(t.outcome))
-		e.uint(uint64(t.state))
-		e.money(t.amount)
-		e.money(t.payout)
+	for i := range a.tickets {
+		e.ticket(&a.tickets[i])
+	}
+	e.uint(uint64(len(a.closed)))
+	for i := range a.closed {
+		e.ticket(&a.closed[i].ticket)
+		e.uint(a.closed[i].end)
 	}
 	e.uint(uint64(len(a.following)))
 	for _, f := range a.following {
 		e.uint(uint64(f.Account))
 		e.text(f.Name)
 	}
+}
+
+func (e *encoder) ticket(t *ticket) {
+	e.uint(uint64(t.seq))
+	e.uint(uint64(t.request))
+	e.uint(uint64(t.on))
+	e.money(t.amount)
 }
 
 func (e *encoder) game(g *game) {
@@ -82,6 +88,8 @@ func (e *encoder) pool(p *pool) {
 	e.uint(uint64(p.id))
 	e.json(&p.opening)
 	e.uint(uint64(p.state))
+	e.uint(uint64(p.first))
+	e.uint(uint64(p.opened))
 	e.uint(uint64(p.locked))
 	e.money(p.gross)
 	e.money(p.paid)
@@ -93,12 +101,11 @@ func (e *encoder) pool(p *pool) {
 		e.money(on.staked)
 		e.uint(uint64(on.backers))
 	}
-	e.uint(uint64(len(p.stakes)))
-	for _, s := range p.stakes {
-		e.uint(uint64(s.seq))
-		e.uint(uint64(s.account))
-		e.uint(uint64(s.outcome))
-		e.money(s.amount)
+	e.uint(uint64(p.stakes.len()))
+	for s := range p.stakes.all() {
+		e.uint(s.who)
+		e.uint(s.sum)
+		e.uint(s.nth)
 	}
 }
 
@@ -162,14 +169,10 @@ func (d *decoder) json(v any) {
 func (d *decoder) account() (*account, error) {
 	a := &account{id: proto.AccountID(d.uint()), name: d.text(), balance: d.money()}
 	for range d.count() {
-		t := ticket{
-			seq: proto.Seq(d.uint()), request: proto.RequestID(d.uint()), pool: proto.PoolID(d.uint()), outcome: proto.Outcome(d.uint()),
-			state: proto.PredictionState(d.uint()), amount: d.money(), payout: d.money(),
-		}
-		a.tickets = append(a.tickets, t)
-		if t.state == proto.PredictionOpen {
-			a.open++
-		}
+		a.tickets = insert(a.tickets, len(a.tickets), d.ticket())
+	}
+	for range d.count() {
+		a.closed = insert(a.closed, len(a.closed), closedTicket{d.ticket(), d.uint()})
 	}
 	for range d.count() {
 		a.following = append(a.following, proto.Friend{Account: proto.AccountID(d.uint()), Name: d.text()})
@@ -178,6 +181,10 @@ func (d *decoder) account() (*account, error) {
 		return nil, fmt.Errorf("decode account %d: %w", a.id, d.err)
 	}
 	return a, nil
+}
+
+func (d *decoder) ticket() ticket {
+	return ticket{seq: proto.Seq(d.uint()), request: proto.RequestID(d.uint()), on: place(d.uint()), amount: d.money()}
 }
 
 // game decodes a game; its templates are not compiled yet.
@@ -199,7 +206,8 @@ func (d *decoder) game() (*game, error) {
 func (d *decoder) pool() *pool {
 	p := &pool{id: proto.PoolID(d.uint())}
 	d.json(&p.opening)
-	p.state, p.locked, p.gross, p.paid = proto.PoolState(d.uint()), proto.Time(d.uint()), d.money(), d.money()
+	p.state, p.first, p.opened, p.locked = proto.PoolState(d.uint()), proto.Seq(d.uint()), proto.Time(d.uint()), proto.Time(d.uint())
+	p.gross, p.paid = d.money(), d.money()
 	for range d.count() {
 		p.winners = append(p.winners, proto.Outcome(d.uint()))
 	}
@@ -207,13 +215,8 @@ func (d *decoder) pool() *pool {
 	for i := range p.outcomes {
 		p.outcomes[i] = standing{staked: d.money(), backers: uint32(d.uint())}
 	}
-	if !p.done() {
-		p.backed = map[proto.AccountID]uint64{}
-	}
 	for range d.count() {
-		s := stake{seq: proto.Seq(d.uint()), account: proto.AccountID(d.uint()), outcome: proto.Outcome(d.uint()), amount: d.money()}
-		p.stakes = append(p.stakes, s)
-		p.backed[s.account] |= 1 << s.outcome
+		p.stakes.add(stake{who: d.uint(), sum: d.uint(), nth: d.uint()})
 	}
 	return p
 }
