@@ -44,6 +44,7 @@ type loop struct {
 	ring      *ring      // nil: broadcasts are written
 	posted    []posted   // in the ring, in that order
 	dirty     []*session // with pending bytes
+	busy      marks      // slots
 	behind    []*session // that were spared a broadcast
 	listeners []listener // who asked for heartbeats
 	wheel     wheel

@@ -44,6 +44,7 @@ type session struct {
 	pinged         bool    // since the last byte heard
 	shut           bool    // our side of the socket is shut down
 	behind         bool    // in loop.behind
+	unsent         bool    // gnet has kept bytes: see backlog
 	deadline       uint32  // tick: of hello, of the pong, or of closing
 	heard          uint32  // tick of the last byte
 	second         uint32  // of requests and frames

@@ -305,19 +305,22 @@ type posted struct {
 	bytes   []byte
 }
 
-// post writes a broadcast's bytes to a session that nothing is pending for, with the others of the slice. A session is in
-// a room once, so there is one send at most for each socket: their order is no question.
-func (l *loop) post(s *session, p []byte) {
+// post writes a broadcast's bytes to a session that has nothing else on its way, with the others of the slice. A session is in
+// a room once, so there is one send at most for each socket: their order is no question. The session may be gone
+// afterwards.
+func (l *loop) post(s *session, fd int32, p []byte) {
+	l.counts.BytesOut += uint64(len(p))
+	l.counts.Writes++
 	if l.ring == nil {
-		l.write(s, p)
+		if n := rawWrite(int(fd), p); n != len(p) {
+			l.leave(s, p[n:])
+		}
 		return
 	}
 	if l.ring.full() {
 		l.dispatch()
 	}
-	l.counts.BytesOut += uint64(len(p))
-	l.counts.Writes++
-	l.ring.add(s.fd, p)
+	l.ring.add(int(fd), p)
 	l.posted = append(l.posted, posted{s, p})
 }
 
@@ -331,7 +334,7 @@ func (l *loop) dispatch() {
 	l.counts.Enters++
 	for i, n := range took {
 		if p := &l.posted[i]; int(n) != len(p.bytes) {
-			_, _ = p.session.gnet.Write(p.bytes[max(0, n):]) // an error has closed the connection, and OnClose has run
+			l.leave(p.session, p.bytes[max(0, n):])
 		}
 	}
 	clear(l.posted)

@@ -18,9 +18,49 @@ func (l *loop) out(s *session) *bytebufferpool.ByteBuffer {
 	if s.pending == nil {
 		s.pending = l.engine.buffers.Get()
 		l.dirty = append(l.dirty, s)
+		l.busy.set(s.slot)
 	}
 	return s.pending
 }
+
+// backlog is how many bytes of the session gnet keeps. gnet is asked only once it has been given some: that is two cache
+// lines which most sessions never need.
+func (l *loop) backlog(s *session) int {
+	if !s.unsent {
+		return 0
+	}
+	n := s.gnet.OutboundBuffered()
+	s.unsent = n > 0
+	return n
+}
+
+// leave leaves to gnet what the socket does not take: gnet copies it and goes on when the socket is writable. The
+// session may be gone afterwards.
+func (l *loop) leave(s *session, p []byte) {
+	s.unsent = true
+	l.busy.set(s.slot)
+	_, _ = s.gnet.Write(p) // an error has closed the connection, and OnClose has run
+}
+
+// marks are the slots of sessions that a broadcast cannot simply be written to: something is pending, or gnet has kept
+// bytes. A bit may be set for longer than that, never shorter. Ten thousand of them are twenty cache lines, so
+// offering a broadcast to a session that has nothing else on its way does not touch the session at all.
+type marks []uint64
+
+func (m *marks) set(slot uint32) {
+	for int(slot/64) >= len(*m) {
+		*m = append(*m, 0)
+	}
+	(*m)[slot/64] |= 1 << (slot % 64)
+}
+
+func (m marks) clear(slot uint32) {
+	if int(slot/64) < len(m) {
+		m[slot/64] &^= 1 << (slot % 64)
+	}
+}
+
+func (m marks) has(slot uint32) bool { return int(slot/64) < len(m) && m[slot/64]>>(slot%64)&1 != 0 }
 
 // lane is out for the private lane, of which nothing is ever skipped: a reader who has let LaneBytes pile up is
 // closed, and nil is returned. One message more than that fits, so that any image can be sent.
@@ -29,14 +69,14 @@ func (l *loop) lane(s *session) *bytebufferpool.ByteBuffer {
 		return nil
 	}
 	b := l.out(s)
-	if b.Len()+s.gnet.OutboundBuffered() < l.engine.limits.LaneBytes {
+	if b.Len()+l.backlog(s) < l.engine.limits.LaneBytes {
 		return b
 	}
 	l.send(s) // a busy turn is not the reader's fault
 	if s.state != open {
 		return nil
 	}
-	if s.gnet.OutboundBuffered() >= l.engine.limits.LaneBytes {
+	if l.backlog(s) >= l.engine.limits.LaneBytes {
 		l.close(s, proto.CloseSlow)
 		return nil
 	}
@@ -94,14 +134,14 @@ func (l *loop) send(s *session) {
 func (l *loop) write(s *session, p []byte) {
 	l.counts.BytesOut += uint64(len(p))
 	l.counts.Writes++
-	if s.gnet.OutboundBuffered() == 0 {
+	if l.backlog(s) == 0 {
 		n := rawWrite(s.fd, p)
 		if n == len(p) {
 			return
 		}
 		p = p[n:]
 	}
-	_, _ = s.gnet.Write(p) // an error has closed the connection, and OnClose has run
+	l.leave(s, p)
 }
 
 // rawWrite is write(2) without telling Go's scheduler, since the socket never blocks. Every error is 0: gnet
@@ -117,7 +157,7 @@ func rawWrite(fd int, p []byte) int {
 // shut ends our side of the socket once everything is sent: the client reads to the end, then closes. A
 // close(2) right away would be a reset where input is unread, and the reset overtakes what was written.
 func (l *loop) shut(s *session) {
-	if !s.shut && s.pending == nil && s.gnet.OutboundBuffered() == 0 {
+	if !s.shut && s.pending == nil && l.backlog(s) == 0 {
 		s.shut = true
 		_ = unix.Shutdown(s.fd, unix.SHUT_WR) // fails where the client has gone
 	}
