@@ -29,6 +29,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tote/server/bench"
+	"tote/server/bench/model"
 	"tote/server/engine"
 	"tote/server/engine/admin"
 	"tote/server/engine/ctl"
@@ -51,7 +52,8 @@ type cli struct {
 	Serve serve       `cmd:"" help:"Serve games. With --demo: a match that plays in a loop, and simulated players."`
 	Ctl   ctl.Command `cmd:"" help:"Operate a running server."`
 	Bench struct {
-		Smoke smoke `cmd:"" help:"Load a server of its own with many players on one game, and audit it."`
+		Smoke smoke    `cmd:"" help:"Load a server of its own with many players on one game, and audit it."`
+		Fit   benchFit `cmd:"" help:"Fit models of scalability to a table of throughputs."`
 	} `cmd:"" help:"Measure."`
 	Tune struct {
 		Check tuneCheck `cmd:"" help:"Say whether this host can hold so many connections."`
@@ -415,6 +417,38 @@ func (c *smoke) Run(ctx context.Context, log *slog.Logger) error {
 		err = errors.Join(err, failed)
 	}
 	return err
+}
+
+// benchFit is `server bench fit`.
+type benchFit struct {
+	File string    `arg:"" help:"Comma-separated values with a head: p (processors, nodes), x (throughput) and, if measured, utilisations of resources in percent. -: standard input."`
+	At   []float64 `help:"Also say what the models promise for these p; none: twice the largest." placeholder:"P"`
+	JSON bool      `help:"Print JSON."`
+}
+
+func (c *benchFit) Run() error {
+	file := os.Stdin
+	if c.File != "-" {
+		opened, err := os.Open(c.File)
+		if err != nil {
+			return err
+		}
+		defer opened.Close()
+		file = opened
+	}
+	points, err := model.Read(file)
+	if err != nil {
+		return fmt.Errorf("%s: %w", c.File, err)
+	}
+	study, err := model.NewStudy(points, c.At...)
+	switch {
+	case err != nil:
+		return err
+	case c.JSON:
+		return json.NewEncoder(os.Stdout).Encode(study)
+	}
+	study.WriteText(os.Stdout)
+	return nil
 }
 
 // tuneCheck is `server tune check`.
