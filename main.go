@@ -104,6 +104,8 @@ type serve struct {
 	Heartbeat    time.Duration `help:"Longest silence in a game; 0: the default of 5s."`
 	PerAddress   int           `help:"Most connections from one address; 0: the default of 1024, and no limit for loopback."`
 	SnapshotAt   uint64        `help:"Records between snapshots; 0: the default of about a million."`
+
+	ForgetHistory bool `help:"Start though views.db is gone or does not reach as far as the snapshot: statements and archives of before are lost."`
 }
 
 func lockMemory(wanted bool) error {
@@ -191,7 +193,7 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger) error {
 	desk = admin.New(admin.Config{Token: c.AdminToken, Mint: players.Token, Gather: gather(players, m, kept, replica), Log: log,
 		Present: players.Present, Ready: func() error { return context.Cause(ctx) }}, m)
 
-	kept.Start(replica, m.Durable)
+	kept.Start(replica, m.Durable, nil)
 	m.Start()
 	office := &http.Server{Handler: desk.Handler(), ReadHeaderTimeout: 10 * time.Second}
 	go func() {
@@ -223,7 +225,7 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger) error {
 
 // recover opens the store and rebuilds the market from it.
 func (c *serve) recover(log *slog.Logger) (*store.Store, *market.Replica, error) {
-	kept, err := store.Open(c.Data, store.Options{Interval: c.Durability.interval, SnapshotEvery: c.SnapshotAt, Log: log, Fatal: func(err error) {
+	kept, err := store.Open(c.Data, store.Options{Interval: c.Durability.interval, SnapshotEvery: c.SnapshotAt, ForgetHistory: c.ForgetHistory, Log: log, Fatal: func(err error) {
 		log.Error("the journal failed; memory is ahead of the disk, so the server stops here", "error", err)
 		os.Exit(2)
 	}})
@@ -309,6 +311,9 @@ func gather(players *engine.Engine, m *market.Market, kept *store.Store, replica
 			show("journal_appended", "Last record appended.", float64(j.Appended))
 			show("journal_durable", "Last record that is durable.", float64(j.Durable))
 			show("journal_followed", "Last record that the follower has applied.", float64(j.Applied))
+			show("journal_viewed", "Record up to which the views of the past are complete.", float64(j.Viewed))
+			show("views_pairs_total", "Pairs put into the views of the past.", float64(j.ViewPairs))
+			show("views_bytes", "Size of views.db.", float64(j.ViewBytes))
 			show("journal_snapshot", "Record at which the current snapshot stands.", float64(j.Snapshot))
 			show("journal_commits_total", "Transactions.", float64(j.Commits))
 			show("journal_bytes", "Bytes in the journal, not yet trimmed.", float64(j.JournalBytes))

@@ -44,7 +44,7 @@ func BenchmarkCommit(b *testing.B) {
 		b.Run(fmt.Sprint(batch), func(b *testing.B) {
 			s, _, c := openBench(b, b.TempDir(), Options{})
 			a := newAcks()
-			s.Start(c, a.durable)
+			s.Start(c, a.durable, nil)
 			records := appendCall(nil, 1, 1, batch, benchRecord-recordHead)
 			rounds := max(1, b.N/(producers*batch))
 
@@ -106,7 +106,7 @@ func BenchmarkRecover(b *testing.B) {
 	dir := b.TempDir()
 	s, _, c := openBench(b, dir, Options{SnapshotEvery: 2 * records})
 	a := newAcks()
-	s.Start(c, a.durable)
+	s.Start(c, a.durable, nil)
 	call := appendCall(nil, 1, 1, batch, benchRecord-recordHead)
 	for range records / batch {
 		a.waitFor(s.Append(call, batch))

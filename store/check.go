@@ -17,7 +17,8 @@ type CheckReport struct {
 	LastSeq       uint64
 	Records       uint64 // after the snapshot, those in the tail included
 	TailRecords   uint64
-	TailTorn      int // bytes of an unfinished write at the end of tail.log; no fault
+	TailTorn      int    // bytes of an unfinished write at the end of tail.log; no fault
+	Viewed        uint64 // record up to which views.db is complete; the next Recover tells the rest again
 
 	// What a crash left for the next Recover to trim; no fault either.
 	UselessBlocks, UselessChunks int
@@ -51,6 +52,12 @@ func Check(dir string, each func(seq uint64, record []byte) error) (CheckReport,
 		}
 		return r.check(tx, dir, each)
 	})
+	if err == nil {
+		r.Viewed, err = checkViews(dir)
+	}
+	if err == nil && (r.Viewed < r.SnapshotSeq || r.Viewed > r.LastSeq) {
+		err = viewsDamaged("it ends at record %d, the snapshot stands at %d, the journal ends at %d", r.Viewed, r.SnapshotSeq, r.LastSeq)
+	}
 	if err != nil {
 		return r, fmt.Errorf("check %s: %w", dir, err)
 	}

@@ -83,7 +83,7 @@ func appendUntilKilled() {
 	s.Start(l, func(seq uint64) {
 		fmt.Println(seq) // one write: a kill leaves a line whole or away
 		a.durable(seq)
-	})
+	}, nil)
 	var producers sync.WaitGroup
 	for p := range uint32(3) {
 		producers.Go(func() {
@@ -179,7 +179,7 @@ func appendUntilFull() {
 	s.Start(&l, func(seq uint64) {
 		fmt.Println("durable", seq)
 		a.durable(seq)
-	})
+	}, nil)
 	limit := syscall.Rlimit{Cur: 1 << 20, Max: 1 << 20}
 	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
 		panic(err)

@@ -58,6 +58,19 @@ func change(f func(tx *bolt.Tx) error) func(t *testing.T, path string) {
 	}
 }
 
+// viewTo copies the views and lets them tell of all up to seq.
+func viewTo(t *testing.T, from, to string, seq uint64) {
+	t.Helper()
+	if from != to {
+		if err := copyFile(filepath.Join(from, viewsName), filepath.Join(to, viewsName), 1<<30); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change(func(tx *bolt.Tx) error {
+		return tx.Bucket(viewMeta).Put(keyPosition, journalKey(seq))
+	})(t, filepath.Join(to, viewsName))
+}
+
 // Damage is found before it is applied, and the error names the place and what
 // to do, in Recover as in Check.
 func TestDamageIsFound(t *testing.T) {
@@ -126,6 +139,7 @@ func TestDamageIsFound(t *testing.T) {
 			if err := copyFile(filepath.Join(image, dbName), path, 1<<30); err != nil {
 				t.Fatal(err)
 			}
+			viewTo(t, image, dir, 210)
 			c.damage(t, path)
 			said := func(who string, err error) {
 				t.Helper()
@@ -159,12 +173,13 @@ func TestCheckReadsWhatIsNotTrimmedYet(t *testing.T) {
 		m := mark{seq: 74, crc: seqSum(74)}
 		return tx.Bucket(bucketMeta).Put(keySnapshot, m.encode())
 	})(t, path)
+	viewTo(t, dir, dir, 74)
 	seqs := []uint64{}
 	each := func(seq uint64, _ []byte) error {
 		seqs = append(seqs, seq)
 		return nil
 	}
-	want := CheckReport{SnapshotSeq: 74, LastSeq: 210, Records: 136, UselessBlocks: 1, UselessChunks: 4}
+	want := CheckReport{SnapshotSeq: 74, LastSeq: 210, Records: 136, Viewed: 74, UselessBlocks: 1, UselessChunks: 4}
 	if got, err := Check(dir, each); got != want || err != nil {
 		t.Errorf("got %+v, %v\nwant %+v", got, err, want)
 	}
@@ -248,7 +263,7 @@ func TestDamageUnderARunningStoreIsFatal(t *testing.T) {
 	a := newAcks()
 	entered, goOn := make(chan struct{}, 1), make(chan struct{})
 	slow := &slowFollower{entered: entered, goOn: goOn}
-	s.Start(slow, a.durable)
+	s.Start(slow, a.durable, nil)
 	s.Append(appendCall(nil, 1, 1, 1, 0), 1)
 	<-entered // the follower is at record 1 while record 2 is written and spoilt
 	s.Append(appendRecord(nil, 1, 2, 0, 99), 1)

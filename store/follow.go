@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -42,6 +43,8 @@ func (s *Store) runFollower(c Follower) {
 func (f *follower) run() error {
 	s := f.store
 	closing := s.closing
+	later := time.NewTimer(viewsEvery)
+	defer later.Stop()
 	for {
 		if err := f.catchUp(); err != nil {
 			return err
@@ -56,8 +59,12 @@ func (f *follower) run() error {
 		if ending {
 			return nil
 		}
+		if wait, _ := s.views.due(); wait > 0 {
+			later.Reset(wait)
+		}
 		select {
 		case <-s.committed:
+		case <-later.C:
 		case <-closing:
 			closing = nil
 		case <-s.dead:
@@ -72,13 +79,24 @@ func (f *follower) catchUp() error {
 		// Read before the transaction begins: what is synced later may be in blocks that it does not show.
 		synced := f.store.counters.synced.Load()
 		if f.applied == synced {
-			return nil
+			return f.view()
 		}
 		err := f.store.db.View(func(tx *bolt.Tx) error { return f.applySome(tx, synced) })
 		if err != nil {
 			return err
 		}
 		f.store.counters.applied.Store(f.applied)
+		if err := f.view(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// view commits what the copy has told of the past, if that is due.
+func (f *follower) view() error {
+	if _, due := f.store.views.due(); due {
+		return f.store.views.commit(false)
 	}
 	return nil
 }
@@ -95,9 +113,11 @@ func (f *follower) applySome(tx *bolt.Tx, synced uint64) error {
 			return err
 		}
 		err = blk.each(func(seq uint64, record []byte) error {
+			f.store.views.begin(seq)
 			if err := f.copy.Apply(seq, record); err != nil {
 				return fmt.Errorf("apply record %d: %w", seq, err)
 			}
+			f.store.views.end(seq)
 			return nil
 		})
 		if err != nil {

@@ -71,6 +71,13 @@ func (s *Store) recover(load func(r io.Reader) error, apply func(seq uint64, rec
 	if err := s.recoverTail(&r); err != nil {
 		return r, err
 	}
+	identity, err := s.Secret("views", 16)
+	if err != nil {
+		return r, err
+	}
+	if err := s.views.belong(identity, m.seq, s.counters.synced.Load(), s.opts.ForgetHistory); err != nil {
+		return r, err
+	}
 	err = s.db.View(func(tx *bolt.Tx) error {
 		if m.seq > 0 {
 			began := time.Now()
@@ -81,10 +88,15 @@ func (s *Store) recover(load func(r io.Reader) error, apply func(seq uint64, rec
 		}
 		began := time.Now()
 		last, bytes, err := walkJournal(tx, m.seq, func(seq uint64, record []byte) error {
+			s.views.begin(seq)
 			if err := apply(seq, record); err != nil {
 				return fmt.Errorf("replay record %d: %w", seq, err)
 			}
-			return nil
+			s.views.end(seq)
+			if len(s.views.pending) < viewsPending {
+				return nil
+			}
+			return s.views.commit(false)
 		})
 		r.Replayed, r.ReplayedBytes, r.ReplayTime, r.LastSeq = last-m.seq, bytes, time.Since(began), last
 		return err
@@ -94,6 +106,9 @@ func (s *Store) recover(load func(r io.Reader) error, apply func(seq uint64, rec
 	}
 	if r.LastSeq != s.counters.synced.Load() {
 		return r, noBlockAfter(m)
+	}
+	if err := s.views.commit(false); err != nil {
+		return r, err
 	}
 	// Only now: what a crash left may be of use to whoever must repair a store
 	// that does not load.

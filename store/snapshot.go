@@ -59,6 +59,10 @@ const (
 func (f *follower) takeSnapshot() error {
 	s := f.store
 	began := time.Now()
+	// What the snapshot covers cannot be told again.
+	if err := s.views.commit(true); err != nil {
+		return err
+	}
 	w := newChunkWriter(s, f.applied)
 	if err := f.copy.Snapshot(w); err != nil {
 		return fmt.Errorf("snapshot at record %d: %w", f.applied, err)

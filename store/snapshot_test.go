@@ -73,7 +73,7 @@ func TestACrashAtAnyStepOfASnapshot(t *testing.T) {
 			s.Start(follower, func(seq uint64) {
 				crash(seq)
 				a.durable(seq)
-			})
+			}, nil)
 			for call := range calls {
 				s.Append(records[call], n)
 				a.waitFor(uint64((call + 1) * n))

@@ -16,7 +16,8 @@
 //
 // Read block.go for how records lie in the file, commit.go for the way in,
 // follow.go and snapshot.go for what keeps the file small, recover.go for the
-// way back, tail.go for the mode that does not wait for the disk.
+// way back, tail.go for the mode that does not wait for the disk, views.go for
+// what is kept of the past.
 package store
 
 import (
@@ -48,6 +49,9 @@ type Options struct {
 	SnapshotEvery uint64 // records between snapshots; 0 means 1<<20, which replay in about a second
 	SnapshotBytes uint64 // or journal bytes between them, whichever comes first; 0 means 256 MiB
 
+	// ForgetHistory starts though the views do not reach as far as the snapshot: the history between is lost.
+	ForgetHistory bool
+
 	Log *slog.Logger // nil means slog.Default()
 
 	// Fatal is called once, on the committer goroutine, when a write or a sync
@@ -61,6 +65,8 @@ type Store struct {
 	dir  string
 	opts Options
 	db   *bolt.DB
+
+	views *Views // Put is the follower's, reading is everybody's
 
 	// Owner: any goroutine, under mu.
 	mu       sync.Mutex
@@ -179,6 +185,10 @@ func Open(dir string, o Options) (*Store, error) {
 	if err := s.prepare(); err != nil {
 		db.Close()
 		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	if s.views, err = openViews(dir, false); err != nil {
+		db.Close()
+		return nil, err
 	}
 	return s, nil
 }
@@ -352,16 +362,20 @@ type Follower interface {
 // Start starts the committer and the follower; both end in Close, or when a
 // write fails. f must hold the state that Recover delivered. durable is called
 // on the committer goroutine after every commit, with the sequence number up
-// to which records are durable; every commit waits for it to return.
-func (s *Store) Start(f Follower, durable func(seq uint64)) {
+// to which records are durable; every commit waits for it to return. viewed is
+// called on the follower's, with the one up to which the views are complete.
+func (s *Store) Start(f Follower, durable, viewed func(seq uint64)) {
 	s.assertPhase(recovered)
-	s.durable = durable
+	s.durable, s.views.viewed = durable, viewed
 	s.committerDone = make(chan struct{})
 	s.followerDone = make(chan struct{})
 	s.setPhase(running)
 	go s.runCommitter()
 	go s.runFollower(f)
 }
+
+// Views are what the follower's copy has told of the past.
+func (s *Store) Views() *Views { return s.views }
 
 // Durable returns the sequence number up to which records are durable, in the
 // sense of Options.Interval. It only grows.
@@ -390,6 +404,9 @@ func (s *Store) Close() error {
 		if err := s.db.Close(); err != nil {
 			s.closeErr = errors.Join(s.closeErr, fmt.Errorf("close %s: %w", dbName, err))
 		}
+		if err := s.views.db.Close(); err != nil {
+			s.closeErr = errors.Join(s.closeErr, fmt.Errorf("close %s: %w", viewsName, err))
+		}
 	})
 	return s.closeErr
 }
@@ -412,6 +429,7 @@ type Stats struct {
 	Durable  uint64 // last one acknowledged
 	Synced   uint64 // last one in bbolt; below Durable only in interval mode
 	Applied  uint64 // last one the follower has applied
+	Viewed   uint64 // the one up to which the views are complete
 	Snapshot uint64 // the one the current snapshot stands at; 0 if there is none
 
 	Commits      uint64 // bbolt transactions, those of snapshots and trims included
@@ -419,6 +437,8 @@ type Stats struct {
 	PendingBytes uint64 // appended, and not yet taken by the committer
 	JournalBytes uint64 // in the journal, and not yet trimmed
 	FileBytes    uint64 // size of store.db, free pages included; it never shrinks
+	ViewPairs    uint64 // put into the views
+	ViewBytes    uint64 // size of views.db
 
 	CommitLast, CommitMean time.Duration // of the transactions, syncs included
 }
@@ -442,6 +462,10 @@ func (s *Store) Stats() Stats {
 	}
 	if info, err := os.Stat(filepath.Join(s.dir, dbName)); err == nil {
 		st.FileBytes = uint64(info.Size())
+	}
+	st.Viewed, st.ViewPairs = s.views.reached.Load(), s.views.pairs.Load()
+	if info, err := os.Stat(filepath.Join(s.dir, viewsName)); err == nil {
+		st.ViewBytes = uint64(info.Size())
 	}
 	return st
 }

@@ -184,7 +184,7 @@ func startStore(t testing.TB, dir string, o Options, l *ledger) (*Store, *acks) 
 	t.Helper()
 	s, _ := recoverStore(t, dir, o, l)
 	a := newAcks()
-	s.Start(l, a.durable)
+	s.Start(l, a.durable, nil)
 	return s, a
 }
 
@@ -203,6 +203,16 @@ func crashCopy(t testing.TB, s *Store) string {
 	err := s.db.View(func(tx *bolt.Tx) error {
 		return copyFile(filepath.Join(s.dir, dbName), filepath.Join(image, dbName), tx.Size())
 	})
+	if err == nil {
+		kept := errors.New("kept out of the file while it is copied")
+		got := s.views.db.Update(func(tx *bolt.Tx) error {
+			err = copyFile(filepath.Join(s.dir, viewsName), filepath.Join(image, viewsName), 1<<40)
+			return kept
+		})
+		if got != kept {
+			err = errors.Join(err, got)
+		}
+	}
 	if err == nil && s.tail != nil {
 		err = copyFile(filepath.Join(s.dir, tailName), filepath.Join(image, tailName), 1<<30)
 	}
@@ -261,7 +271,7 @@ func TestWhatWasClosedIsRecovered(t *testing.T) {
 			if r.SnapshotSeq != 300 || r.Replayed != 0 || r.LastSeq != 300 {
 				t.Fatalf("Close did not leave all in a snapshot: %s", r)
 			}
-			s.Start(&after, func(uint64) {})
+			s.Start(&after, func(uint64) {}, nil)
 			if first := s.Append(appendCall(nil, 1, 301, 1, 0), 1); first != 301 {
 				t.Fatalf("Append went on at %d, want 301", first)
 			}
@@ -305,7 +315,7 @@ func TestConcurrentCallersHaveOneOrder(t *testing.T) {
 			w := &witness{saw: map[uint64]string{}}
 			s, _ := recoverStore(t, t.TempDir(), mode.o, &w.ledger)
 			a := newAcks()
-			s.Start(w, a.durable)
+			s.Start(w, a.durable, nil)
 
 			const producers, calls = 6, 300
 			var appended [producers]map[uint64]string
@@ -558,7 +568,7 @@ func TestAFollowerThatFailsIsFatal(t *testing.T) {
 			c.o.Fatal = func(err error) { fatal <- err }
 			s, _ := recoverStore(t, t.TempDir(), c.o, &ledger{})
 			a := newAcks()
-			s.Start(lame{at: 3}, a.durable)
+			s.Start(lame{at: 3}, a.durable, nil)
 			for count := range uint64(3) {
 				s.Append(appendCall(nil, 1, count+1, 1, 0), 1)
 				if count == 1 {

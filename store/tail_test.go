@@ -65,6 +65,7 @@ func TestTheTailTornAtEveryByte(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, dbName), journal, 0o600); err != nil {
 			t.Fatal(err)
 		}
+		viewTo(t, image, dir, synced)
 		setTail(t, dir, whole[:cut])
 		var l ledger
 		s, r := recoverStore(t, dir, Options{Interval: time.Hour}, &l)
@@ -74,7 +75,7 @@ func TestTheTailTornAtEveryByte(t *testing.T) {
 		if info, err := os.Stat(filepath.Join(dir, tailName)); err != nil || info.Size() != 0 {
 			t.Fatalf("cut at %d: Recover left something in the tail (%v)", cut, err)
 		}
-		s.Start(&l, func(uint64) {})
+		s.Start(&l, func(uint64) {}, nil)
 		if first := s.Append(appendCall(nil, 1, l.seq+1, 1, 0), 1); first != uint64(synced+complete*n+1) {
 			t.Fatalf("cut at %d: the store goes on at %d", cut, first)
 		}
@@ -119,6 +120,7 @@ func TestWhatTheTailHoldsAtRecovery(t *testing.T) {
 			if err := copyFile(filepath.Join(image, dbName), filepath.Join(dir, dbName), 1<<30); err != nil {
 				t.Fatal(err)
 			}
+			viewTo(t, image, dir, synced)
 			setTail(t, dir, c.tail)
 			if c.refused != "" {
 				s, err := Open(dir, quiet(t, Options{}))
