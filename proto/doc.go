@@ -19,10 +19,13 @@
 //	conversation = hello welcome { request reply | private | broadcast } close
 //	request      = hello | games | join | leave | pools | stake | sell | account | predictions
 //	             | friends | follow | unfollow | presence | time | heartbeat
+//	             | ask | resolve | challenge | report | questions
+//	             | circles | circle | circle_create | circle_join | circle_leave | circle_remove | circle_game
 //	reply        = welcome | games | joined | left | pools | receipt | account | predictions
 //	             | friends | followed | unfollowed | presence | time | heartbeat | refused
-//	private      = receipt | refused | payout | refund | balance      (numbered by "n")
-//	broadcast    = odds | event | opened | locked | settled | voided | game   (numbered by "seq")
+//	             | question | questions | circles | circle | circle_left | circle_game
+//	private      = receipt | refused | payout | refund | balance | question      (numbered by "n")
+//	broadcast    = odds | event | opened | locked | settled | voided | pool | game   (numbered by "seq")
 //	             | conflated | heartbeat
 //
 // A request carries an "id" chosen by the client, from 1 to 2^53-1, and is answered
@@ -50,6 +53,21 @@
 // unasked: joined with id 0. A game that has been silent for 5 seconds says by a heartbeat which seq it has come to, and whether
 // its odds are stale because the market has stopped; a client may ask for one, and with "every" for more. "counts" in odds is the number of the
 // last journal record that the odds include.
+//
+// # Questions and circles
+//
+// A player asks a question with ask. Where questions are moderated it is proposed, and opens when an operator approves; else it
+// opens at once, and everybody in the game is told (opened). Its stakes lie in the pool as everybody's do; who asked has no
+// share of them, and may not stake where he names the winner. Says settle "asker", then after the lock he resolves: the
+// winner that he names is told to all (pool, with asked.claim and asked.until) and wins at "until", unless one who has staked
+// challenges before: then an operator decides. A question that nobody resolves voids itself, as any pool, and all stakes return.
+// Players report what should not be asked; after the server's number of reports it takes no stakes until an operator has
+// approved or rejected it. Its asker hears privately of each state (question), and lists his questions with the reasons.
+//
+// A circle is joined by the code that its owner passes on. circle_game names its room in a game: a game of its own with
+// "circle" and "parent", on no list, which members join, leave, ask and stake in as in any game. The events of the parent
+// are heard in it, and it ends with the parent. Others are refused (circle_foreign) whatever they ask about it. Whom the owner removes
+// is told (circle_left with id 0); the room's broadcasts end for him, what he has staked there stays and is settled.
 //
 // # A worked conversation
 //

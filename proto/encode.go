@@ -179,6 +179,12 @@ func (g *Game) append(w writer) writer {
 	w = num(w.key(`,"minute":`), g.Minute)
 	w = num(w.key(`,"interval":`), g.Interval)
 	w = num(w.key(`,"present":`), g.Present)
+	if g.Circle != 0 {
+		w = num(w.key(`,"circle":`), g.Circle)
+	}
+	if g.Parent != 0 {
+		w = num(w.key(`,"parent":`), g.Parent)
+	}
 	return w.end(outer)
 }
 
@@ -197,6 +203,9 @@ func (p *Pool) append(w writer) writer {
 	w = list(w.key(`,"odds":`), p.Odds, appendOdd)
 	if len(p.Winners) > 0 {
 		w = list(w.key(`,"winners":`), p.Winners, num)
+	}
+	if p.Asked.Account != 0 {
+		w = p.Asked.append(w.key(`,"asked":`))
 	}
 	return w.end(outer)
 }
@@ -396,6 +405,9 @@ func (m *Refused) append(w writer) writer {
 	}
 	w = text(w.key(`,"code":`), m.Reason.Code())
 	w = text(w.key(`,"reason":`), m.Reason.Reason())
+	if m.Detail != "" {
+		w = text(w.key(`,"detail":`), m.Detail)
+	}
 	return w.end(0)
 }
 

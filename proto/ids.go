@@ -27,8 +27,14 @@ const (
 	AmountMax Amount = integerMax
 	// RequestMax is the largest request id.
 	RequestMax RequestID = integerMax
+	roomBits             = 15 // high bits of a GameID count the rooms of its game
+
 	// GameMax is the largest game id, so that its pools' ids stay below 2^53.
 	GameMax GameID = 1<<(53-poolBits) - 1
+	// GamesMax is the number of games that a server may ever open.
+	GamesMax = 1<<(53-poolBits-roomBits) - 1
+	// RoomsMax is the number of circles that may have a room in one game.
+	RoomsMax = 1<<roomBits - 1
 	// PoolsMax is the number of pools that one game may ever open.
 	PoolsMax = 1<<poolBits - 1
 	// OutcomesMin and OutcomesMax bound the outcomes of a pool.
@@ -39,6 +45,18 @@ const (
 func NewPoolID(game GameID, n uint32) PoolID {
 	return PoolID(uint64(game)<<poolBits | uint64(n))
 }
+
+// NewRoomID returns the id of the game's nth room, n from 1 to RoomsMax. A room is a game too, and its id carries the
+// game in which it is, so that both live on one shard:
+//
+//	52           38 37              16 15            0
+//	┌──────────────┬──────────────────┬───────────────┐
+//	│ room, or 0   │ game             │ pool          │
+//	└──────────────┴──────────────────┴───────────────┘
+func NewRoomID(game GameID, n uint32) GameID { return GameID(n)<<(53-poolBits-roomBits) | game }
+
+// Main is the game that a room is in; of a game that is no room, itself.
+func (g GameID) Main() GameID { return g & GamesMax }
 
 // Game is the game that the pool belongs to.
 func (p PoolID) Game() GameID { return GameID(p >> poolBits) }

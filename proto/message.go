@@ -20,8 +20,10 @@ type (
 		Teams    [2]string `json:"teams"`
 		Score    [2]uint16 `json:"score"`
 		Minute   uint16    `json:"minute"`
-		Interval Time      `json:"interval"` // the batching interval of its odds
-		Present  int       `json:"present"`  // connections that have joined it
+		Interval Time      `json:"interval"`         // the batching interval of its odds
+		Present  int       `json:"present"`          // connections that have joined it
+		Circle   CircleID  `json:"circle,omitempty"` // whose room it is
+		Parent   GameID    `json:"parent,omitempty"` // the game in which the circle has this room
 	}
 	// Pool is a question with its outcomes and their odds.
 	Pool struct {
@@ -33,6 +35,7 @@ type (
 		Takeout  uint16    `json:"takeout,omitempty"`  // basis points of the gross pool
 		Odds     []Odd     `json:"odds"`
 		Winners  []Outcome `json:"winners,omitempty"`
+		Asked    Asked     `json:"asked,omitzero"` // where a player asked it
 	}
 	// Odd is the state of one outcome.
 	Odd struct {
@@ -178,6 +181,7 @@ type (
 		T      Time
 		N      uint64 // private number, where the request was a stake; else 0
 		Reason Refusal
+		Detail string // the place, where the reason alone does not say it; mostly empty
 	}
 )
 
@@ -308,7 +312,8 @@ const (
 	GameEnded
 )
 
-// PoolState is where a pool stands in its life: open → locked → settled or voided; open → voided.
+// PoolState is where a pool stands in its life: open → locked → settled or voided; open → voided. A question that a
+// player asks may be proposed before, suspended while it is open, and claimed when it is locked.
 type PoolState uint8
 
 // The life of a pool.
@@ -317,6 +322,9 @@ const (
 	PoolLocked
 	PoolSettled
 	PoolVoided
+	PoolProposed  // waits for an operator's approval; nobody else sees it
+	PoolSuspended // takes no stakes until an operator has looked at it
+	PoolClaimed   // its asker has named the winner
 )
 
 // PredictionState is where a prediction stands in its life.
@@ -332,7 +340,7 @@ const (
 
 var (
 	gameStates       = names{"scheduled", "live", "ended"}
-	poolStates       = names{"open", "locked", "settled", "voided"}
+	poolStates       = names{"open", "locked", "settled", "voided", "proposed", "suspended", "claimed"}
 	predictionStates = names{"open", "won", "lost", "refunded"}
 )
 

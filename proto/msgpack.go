@@ -15,7 +15,7 @@ import (
 // wrong type wherever a member is known. A float is never an integer, as 5.0 is none in JSON.
 
 // ParseMsgpack reads one MessagePack map as Parse reads a JSON object: the same members, the same refusals, and
-// where b is no MessagePack at all, nothing. It keeps nothing of b and allocates only for Token and Guest.
+// where b is no MessagePack at all, nothing. It keeps nothing of b and allocates only for texts and lists.
 func (r *Request) ParseMsgpack(b []byte) Refusal {
 	refusal, err := r.parseMap(b)
 	if err != nil {
@@ -26,7 +26,7 @@ func (r *Request) ParseMsgpack(b []byte) Refusal {
 }
 
 // requestNumbers are the members that set knows.
-var requestNumbers = []string{"id", "game", "pool", "account", "outcome", "amount", "sent", "every", "epoch", "n"}
+var requestNumbers = []string{"id", "game", "pool", "account", "outcome", "amount", "sent", "every", "epoch", "n", "circle", "code"}
 
 const amountBit = 1 << 5 // of amount in requestNumbers
 
@@ -35,6 +35,8 @@ func (r *Request) parseMap(b []byte) (Refusal, error) {
 	*r = Request{Outcome: OutcomeNone}
 	var typed, malformed bool
 	var bad uint // a bit for each of requestNumbers whose last value was no integer
+	var rare *rareMembers
+	var locks number // at which a question locks
 	members, b, err := msgp.ReadMapHeaderBytes(b)
 	for ; err == nil && members > 0; members-- {
 		var key []byte
@@ -61,6 +63,15 @@ func (r *Request) parseMap(b []byte) (Refusal, error) {
 			default:
 				r.Guest = valid(string(word))
 			}
+		case "question", "settle", "locks", "voids", "name", "labels", "wins", "winners":
+			if rare == nil {
+				rare = new(rareMembers)
+			}
+			b, err = rare.unmarshalMsgpack(key, b)
+		case "locks_at":
+			var ok bool
+			locks.value, ok, b, err = readInteger(b)
+			locks.bad = !ok
 		default:
 			var n int64
 			var ok bool
@@ -79,7 +90,10 @@ func (r *Request) parseMap(b []byte) (Refusal, error) {
 	if len(b) > 0 {
 		return RefusedMalformed, fmt.Errorf("read a request: %d bytes follow it", len(b))
 	}
-	if malformed || bad&^amountBit != 0 {
+	if r.Type == RequestAsk {
+		r.Ask = &Question{LocksAt: Time(locks.value)}
+	}
+	if rare != nil && !rare.into(r) || malformed || locks.bad || bad&^amountBit != 0 {
 		return RefusedMalformed, nil
 	}
 	if refusal := r.check(typed); refusal != Accepted {

@@ -13,9 +13,11 @@ import (
 var (
 	someOdds = []Odd{{Staked: 750, Backers: 3, Multiplier: 1933}, {Staked: 0, Backers: 0, Multiplier: 0}, {Staked: AmountMax, Backers: 1 << 31, Multiplier: 2005}}
 	someGame = Game{Game: 3, Name: "Argentina \"v\" <France> \u2028 \x01", State: GameLive, Teams: [2]string{"Argentina", "Côte d'Ivoire"},
-		Score: [2]uint16{1, 65535}, Minute: 90, Interval: 3 * Second, Present: 201}
+		Score: [2]uint16{1, 65535}, Minute: 90, Interval: 3 * Second, Present: 201, Circle: 5, Parent: 4}
 	somePool = Pool{Pool: NewPoolID(3, 1), Question: "Wer?\n\\", Labels: []string{"Kylian Mbappé", "\t", ""}, State: PoolSettled, LocksAt: 5,
 		Takeout: 1500, Odds: someOdds, Winners: []Outcome{0, 63}}
+	askedPool = Pool{Pool: NewPoolID(3, 2), Question: "?", Labels: []string{"a", "b"}, State: PoolClaimed, Odds: someOdds,
+		Asked: Asked{Account: 12, Name: "Ada", Settle: SettledByRules, Suspended: true, Claim: []Outcome{1, 2}, Until: 9}}
 	openPool = Pool{Pool: NewPoolID(GameMax, PoolsMax), Question: "?", Labels: []string{"a", "b"}, Odds: someOdds}
 )
 
@@ -52,6 +54,18 @@ var said = []Message{
 	&Heartbeat{T: 1, Game: 2},
 	&Refused{ID: 1, T: 2, N: 3, Reason: RefusedPoolLocked},
 	&Refused{T: 2, Reason: RefusedMalformed},
+	&Refused{ID: 1, T: 2, Reason: RefusedTemplate, Detail: "wins 1:2: \"?\""},
+	&QuestionState{ID: 1, T: 2, Pool: 3, State: PoolProposed},
+	&QuestionState{T: 2, N: 3, Pool: 4, State: PoolClaimed},
+	&Questions{ID: 1, T: 2, Game: 3, Questions: []Inquiry{{Pool: askedPool, Reports: 4, Challenger: 5, Reason: "rain"}, {Pool: openPool}}},
+	&Questions{Questions: []Inquiry{}},
+	&Circles{ID: 1, T: 2, Circles: []CircleName{{3, "Row 12"}}},
+	&Circles{Circles: []CircleName{}},
+	&Circle{ID: 1, T: 2, Circle: 3, Name: "Row 12", Owner: 4, Code: 1<<53 - 1, Members: []Friend{{4, "Ada"}, {5, "Bob"}}},
+	&Circle{ID: 1, T: 2, Circle: 3, Name: "Row 12", Owner: 4, Members: []Friend{}},
+	&CircleLeft{ID: 1, T: 2, Circle: 3},
+	&CircleGame{ID: 1, T: 2, Circle: 3, Game: NewRoomID(4, 5)},
+	&PoolChanged{T: 1, Game: 2, Seq: 3, Pool: askedPool},
 }
 
 // The append encoder and its naive twin, encoding/json with the struct tags, say the same.
@@ -83,6 +97,9 @@ func twin(t *testing.T, m Message) (flat map[string]any) {
 		flat = map[string]any{"id": float64(r.ID), "t": float64(r.T), "code": r.Reason.Code(), "reason": r.Reason.Reason()}
 		if r.N != 0 {
 			flat["n"] = float64(r.N)
+		}
+		if r.Detail != "" {
+			flat["detail"] = r.Detail
 		}
 		return flat
 	}
@@ -140,6 +157,21 @@ func TestRequestsAreRead(t *testing.T) {
 		{`{"type":"time","id":9007199254740991,"sent":-5}`, Accepted, Request{Type: RequestTime, ID: RequestMax, Sent: -5, Outcome: OutcomeNone}},
 		{`{"type":"join","id":3,"game":7,"future":{"x":[1,"}"]}}`, Accepted, Request{Type: RequestJoin, ID: 3, Game: 7, Outcome: OutcomeNone}},
 
+		{`{"type":"ask","id":1,"game":3,"question":"¿?","labels":["a","b"],"locks_at":5,"settle":"rules","wins":["true","false"],"locks":"l","voids":"v"}`, Accepted,
+			Request{Type: RequestAsk, ID: 1, Game: 3, Outcome: OutcomeNone, Ask: &Question{"¿?", []string{"a", "b"}, 5, SettledByRules, []string{"true", "false"}, "l", "v"}}},
+		{`{"type":"ask","id":1}`, Accepted, Request{Type: RequestAsk, ID: 1, Outcome: OutcomeNone, Ask: &Question{}}},
+		{`{"type":"ask","id":1,"settle":"nobody"}`, RefusedMalformed, Request{Type: RequestAsk, ID: 1, Outcome: OutcomeNone, Ask: &Question{}}},
+		{`{"type":"ask","id":1,"labels":["a",null]}`, RefusedMalformed, Request{Type: RequestAsk, ID: 1, Outcome: OutcomeNone, Ask: &Question{}}},
+		{`{"type":"ask","id":1,"labels":"a"}`, RefusedMalformed, Request{Type: RequestAsk, ID: 1, Outcome: OutcomeNone, Ask: &Question{}}},
+		{`{"type":"ask","id":1,"question":5}`, RefusedMalformed, Request{Type: RequestAsk, ID: 1, Outcome: OutcomeNone, Ask: &Question{}}},
+		{`{"type":"ask","id":1,"locks_at":"noon"}`, RefusedMalformed, Request{Type: RequestAsk, ID: 1, Outcome: OutcomeNone, Ask: &Question{}}},
+		{`{"type":"resolve","id":1,"pool":7,"winners":[2,0,63,2]}`, Accepted, Request{Type: RequestResolve, ID: 1, Pool: 7, Outcome: OutcomeNone, Winners: 1<<63 | 1<<2 | 1}},
+		{`{"type":"resolve","id":1,"pool":7,"winners":[2,64]}`, Accepted, Request{Type: RequestResolve, ID: 1, Pool: 7, Outcome: OutcomeNone}},
+		{`{"type":"resolve","id":1,"pool":7,"winners":[1.5]}`, RefusedMalformed, Request{Type: RequestResolve, ID: 1, Pool: 7, Outcome: OutcomeNone}},
+		{`{"type":"resolve","id":1,"pool":7,"winners":2}`, RefusedMalformed, Request{Type: RequestResolve, ID: 1, Pool: 7, Outcome: OutcomeNone}},
+		{`{"type":"circle_create","id":1,"name":"Row 12"}`, Accepted, Request{Type: RequestCircleCreate, ID: 1, Outcome: OutcomeNone, Name: "Row 12"}},
+		{`{"type":"circle_join","id":1,"circle":5,"code":9007199254740991}`, Accepted, Request{Type: RequestCircleJoin, ID: 1, Outcome: OutcomeNone, Circle: 5, Code: 1<<53 - 1}},
+
 		{`{"type":"stake","id":4,"pool":1,"outcome":-1,"amount":-1}`, Accepted, Request{Type: RequestStake, ID: 4, Pool: 1, Outcome: OutcomeNone, Amount: -1}},
 		{`{"type":"stake","id":4,"pool":1,"outcome":64,"amount":9223372036854775808}`, Accepted, Request{Type: RequestStake, ID: 4, Pool: 1, Outcome: OutcomeNone, Amount: 1<<63 - 1}},
 		{`{"type":"stake","id":4,"pool":9007199254740992,"outcome":300,"amount":0}`, Accepted, Request{Type: RequestStake, ID: 4, Outcome: OutcomeNone}},
@@ -164,7 +196,7 @@ func TestRequestsAreRead(t *testing.T) {
 		{`hello`, RefusedMalformed, Request{Outcome: OutcomeNone}},
 	} {
 		var r Request
-		if got := r.Parse([]byte(row.text)); got != row.want || r != row.expect {
+		if got := r.Parse([]byte(row.text)); got != row.want || !reflect.DeepEqual(r, row.expect) {
 			t.Errorf("%s: %q %+v\nwant %q %+v", row.text, got.Code(), r, row.want.Code(), row.expect)
 		}
 	}
@@ -184,21 +216,27 @@ func FuzzParse(f *testing.F) {
 		if !ok {
 			return
 		}
-		if want := any.parseAny(b); refusal != want || strict != any {
+		if want := any.parseAny(b); refusal != want || !reflect.DeepEqual(strict, any) {
 			t.Fatalf("%q: strict says %q %+v, encoding/json %q %+v", b, refusal.Code(), strict, want.Code(), any)
 		}
 	})
 }
 
+// fullRequest has every member.
+func fullRequest(kind RequestType) Request {
+	return Request{Type: kind, Outcome: 3, ID: 9, Game: 8, Pool: 7, Account: 6, Amount: 5, Sent: 4, Every: 3, Epoch: 2, N: 1, Token: "t", Guest: "g",
+		Circle: 5, Code: 4, Name: "n", Winners: 5, Ask: &Question{"q", []string{"a", "b"}, 9, SettledByRules, []string{"w", "x"}, "l", "v"}}
+}
+
 // A request that a client appends is read as what it was.
 func TestRequestsRoundTrip(t *testing.T) {
 	for kind := RequestHello; int(kind) < len(requestTypes); kind++ {
-		full := Request{Type: kind, Outcome: 3, ID: 9, Game: 8, Pool: 7, Account: 6, Amount: 5, Sent: 4, Every: 3, Epoch: 2, N: 1, Token: "t", Guest: "g"}
+		full := fullRequest(kind)
 		var once, twice Request
 		if refusal := once.Parse(full.AppendJSON(nil)); refusal != Accepted || once.Type != kind || once.ID != 9 {
 			t.Errorf("%s: %q %+v", kind, refusal.Code(), once)
 		}
-		if twice.Parse(once.AppendJSON(nil)); once != twice {
+		if twice.Parse(once.AppendJSON(nil)); !reflect.DeepEqual(once, twice) {
 			t.Errorf("%s: %+v, then %+v", kind, once, twice)
 		}
 	}

@@ -30,6 +30,9 @@ var messageTypes = func() map[string]func() Message {
 		func() Message { return new(Conflated) }, func() Message { return new(Happened) }, func() Message { return new(Opened) },
 		func() Message { return new(Locked) }, func() Message { return new(Settled) }, func() Message { return new(Voided) },
 		func() Message { return new(GameChanged) }, func() Message { return new(Heartbeat) },
+		func() Message { return new(QuestionState) }, func() Message { return new(Questions) }, func() Message { return new(Circles) },
+		func() Message { return new(Circle) }, func() Message { return new(CircleLeft) }, func() Message { return new(CircleGame) },
+		func() Message { return new(PoolChanged) },
 	} {
 		types[empty().Type()] = empty
 	}
@@ -60,6 +63,8 @@ func (m *Refused) UnmarshalJSON(b []byte) error {
 		T    Time
 		N    uint64
 		Code string
+		// Reason is that of the code.
+		Detail string
 	}
 	if err := json.Unmarshal(b, &wire); err != nil {
 		return err
@@ -68,7 +73,7 @@ func (m *Refused) UnmarshalJSON(b []byte) error {
 	if !ok {
 		return fmt.Errorf("no refusal has the code %q", wire.Code)
 	}
-	*m = Refused{ID: wire.ID, T: wire.T, N: wire.N, Reason: reason}
+	*m = Refused{ID: wire.ID, T: wire.T, N: wire.N, Reason: reason, Detail: wire.Detail}
 	return nil
 }
 

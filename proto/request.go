@@ -27,10 +27,24 @@ const (
 	RequestPresence                // game
 	RequestTime                    // sent
 	RequestHeartbeat               // game, every: from now on, at least so often; 0: the server's default
+
+	RequestAsk          // game, and the members of a Question
+	RequestResolve      // pool, winners
+	RequestChallenge    // pool
+	RequestReport       // pool
+	RequestQuestions    // game
+	RequestCircles      //
+	RequestCircle       // circle
+	RequestCircleCreate // name
+	RequestCircleJoin   // circle, code
+	RequestCircleLeave  // circle
+	RequestCircleRemove // circle, account
+	RequestCircleGame   // circle, game
 )
 
 var requestTypes = names{"", "hello", "games", "join", "leave", "pools", "stake", "sell", "account", "predictions",
-	"friends", "follow", "unfollow", "presence", "time", "heartbeat"}
+	"friends", "follow", "unfollow", "presence", "time", "heartbeat", "ask", "resolve", "challenge", "report", "questions",
+	"circles", "circle", "circle_create", "circle_join", "circle_leave", "circle_remove", "circle_game"}
 
 func (t RequestType) String() string { return requestTypes.of(uint8(t)) }
 
@@ -51,6 +65,11 @@ type Request struct {
 	N       uint64 // last private number that the client has of it
 	Token   string
 	Guest   string
+	Circle  CircleID
+	Code    uint64 // of a circle
+	Name    string
+	Winners uint64    // a set: a bit for each outcome, see Outcomes
+	Ask     *Question // of ask only
 }
 
 // Parse reads one JSON text. It returns Accepted, or why the text is no request; then ID is what
@@ -103,7 +122,7 @@ func (r *Request) parseStrict(b []byte) (refusal Refusal, ok bool) {
 		if s.take(',') {
 			continue
 		}
-		if !s.take('}') || !s.done() {
+		if !s.take('}') || !s.done() || r.Type == RequestAsk {
 			return 0, false
 		}
 		return r.check(typed), true
@@ -133,6 +152,10 @@ func (r *Request) set(key []byte, n int64) bool {
 		r.Epoch = identifier(n)
 	case "n":
 		r.N = identifier(n)
+	case "circle":
+		r.Circle = CircleID(identifier(n))
+	case "code":
+		r.Code = identifier(n)
 	default:
 		return false
 	}
@@ -176,9 +199,11 @@ func (r *Request) check(typed bool) Refusal {
 // parseAny is the slow way: encoding/json, which knows escapes, unknown members and every kind of error.
 func (r *Request) parseAny(b []byte) Refusal {
 	var any struct {
-		Type                                                            *string
-		Token, Guest                                                    string
-		ID, Game, Pool, Account, Outcome, Amount, Sent, Every, Epoch, N number
+		Type                                                                          *string
+		Token, Guest                                                                  string
+		ID, Game, Pool, Account, Outcome, Amount, Sent, Every, Epoch, N, Circle, Code number
+		LocksAt                                                                       number `json:"locks_at"`
+		rareMembers
 	}
 	*r = Request{Outcome: OutcomeNone}
 	err := json.Unmarshal(b, &any)
@@ -188,7 +213,7 @@ func (r *Request) parseAny(b []byte) Refusal {
 		n   number
 	}{
 		{"id", any.ID}, {"game", any.Game}, {"pool", any.Pool}, {"account", any.Account}, {"outcome", any.Outcome},
-		{"sent", any.Sent}, {"every", any.Every}, {"epoch", any.Epoch}, {"n", any.N},
+		{"sent", any.Sent}, {"every", any.Every}, {"epoch", any.Epoch}, {"n", any.N}, {"circle", any.Circle}, {"code", any.Code},
 	} {
 		if member.n.sent {
 			r.set([]byte(member.key), member.n.value)
@@ -200,7 +225,10 @@ func (r *Request) parseAny(b []byte) Refusal {
 	if any.Type != nil {
 		r.Type = requestType([]byte(*any.Type))
 	}
-	if err != nil || bad {
+	if r.Type == RequestAsk {
+		r.Ask = &Question{LocksAt: Time(any.LocksAt.value)}
+	}
+	if !any.into(r) || err != nil || bad || any.LocksAt.bad {
 		return RefusedMalformed
 	}
 	if refusal := r.check(any.Type != nil); refusal != Accepted {
@@ -332,13 +360,13 @@ func (r *Request) append(w writer) writer {
 			w = num(w.key(`,"epoch":`), r.Epoch)
 			w = num(w.key(`,"n":`), r.N)
 		}
-	case RequestJoin, RequestLeave, RequestPools, RequestPresence:
+	case RequestJoin, RequestLeave, RequestPools, RequestPresence, RequestQuestions:
 		w = num(w.key(`,"game":`), r.Game)
 	case RequestStake, RequestSell:
 		w = num(w.key(`,"pool":`), r.Pool)
 		w = num(w.key(`,"outcome":`), r.Outcome)
 		w = num(w.key(`,"amount":`), r.Amount)
-	case RequestFriends:
+	case RequestFriends, RequestChallenge, RequestReport:
 		w = num(w.key(`,"pool":`), r.Pool)
 	case RequestFollow, RequestUnfollow:
 		w = num(w.key(`,"account":`), r.Account)
@@ -347,6 +375,27 @@ func (r *Request) append(w writer) writer {
 	case RequestHeartbeat:
 		w = num(w.key(`,"game":`), r.Game)
 		w = num(w.key(`,"every":`), r.Every)
+	case RequestAsk:
+		ask := r.Ask
+		if ask == nil {
+			ask = &Question{}
+		}
+		w = ask.append(num(w.key(`,"game":`), r.Game))
+	case RequestResolve:
+		w = num(w.key(`,"pool":`), r.Pool)
+		w = list(w.key(`,"winners":`), Outcomes(r.Winners), num)
+	case RequestCircleCreate:
+		w = text(w.key(`,"name":`), r.Name)
+	case RequestCircle, RequestCircleJoin, RequestCircleLeave, RequestCircleRemove, RequestCircleGame:
+		w = num(w.key(`,"circle":`), r.Circle)
+		switch r.Type {
+		case RequestCircleJoin:
+			w = num(w.key(`,"code":`), r.Code)
+		case RequestCircleRemove:
+			w = num(w.key(`,"account":`), r.Account)
+		case RequestCircleGame:
+			w = num(w.key(`,"game":`), r.Game)
+		}
 	}
 	return w.end(0)
 }
