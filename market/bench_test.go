@@ -3,6 +3,9 @@ package market
 import (
 	"runtime"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"tote/server/proto"
 )
@@ -137,4 +140,72 @@ func heap() uint64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
+}
+
+// A pool of a million tickets settles while another pool of the same shard takes stakes. What the slowest turn takes is what
+// everybody else may have to wait. CPU time of the shard's thread, since the machine may be busy with others.
+func BenchmarkSettle(b *testing.B) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for b.Loop() {
+		const tickets, accounts = 1_000_000, 100_000
+		m, err := New(Config{Shards: 1, Journal: &discard{}, Now: func() proto.Time { return start }, Deliver: func(*Batch) {}}, NewReplica())
+		if err != nil {
+			b.Fatal(err)
+		}
+		m.Durable(1 << 60)
+		turns := func() {
+			for again := true; again; again = !m.settled() {
+				m.shards[0].turn(start)
+			}
+		}
+		game := m.NextGame()
+		m.Submit(&Command{Kind: OpenGame, Game: game, Args: &proto.GameOpening{Name: "g"}})
+		for range 2 {
+			m.Submit(&Command{Kind: OpenPool, Game: game, Args: &proto.PoolOpening{Question: "?", Labels: []string{"a", "b"}, Takeout: 1500}})
+		}
+		for i := range accounts {
+			m.Submit(&Command{Kind: OpenAccount, From: session(i), Attach: true, Account: m.NextAccount(), Args: &proto.AccountOpening{Name: "player", Deposit: 1 << 40}})
+			if i%512 == 511 {
+				turns()
+			}
+		}
+		turns()
+		request := proto.RequestID(0)
+		stake := func(pool uint32) {
+			request++
+			m.Submit(&Command{Kind: Stake, From: session(int(request) % accounts), Account: proto.AccountID(1 + int(request)%accounts), ID: request,
+				Pool: proto.NewPoolID(game, pool), Outcome: proto.Outcome(request / 3 % 2), Amount: proto.Amount(1 + request*7919%1000), Arrived: start})
+		}
+		for i := range tickets {
+			if stake(1); i%512 == 511 {
+				turns()
+			}
+		}
+		turns()
+		m.Submit(&Command{Kind: LockPool, Pool: proto.NewPoolID(game, 1), Args: &proto.Locking{}})
+		turns()
+		m.Submit(&Command{Kind: SettlePool, Pool: proto.NewPoolID(game, 1), Args: &proto.Settlement{Winners: []proto.Outcome{0}}})
+		var all, longest time.Duration
+		n := 0
+		for again := true; again; again = !m.settled() {
+			stake(2)
+			began := threadTime(b)
+			m.shards[0].turn(start)
+			took := threadTime(b) - began
+			all, longest, n = all+took, max(longest, took), n+1
+		}
+		b.ReportMetric(float64(longest.Microseconds())/1000, "ms/longest")
+		b.ReportMetric(float64(all.Microseconds())/1000, "ms/all")
+		b.ReportMetric(float64(n), "turns")
+	}
+	b.ReportMetric(0, "ns/op")
+}
+
+func threadTime(b *testing.B) time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(t.Nano())
 }

@@ -59,6 +59,7 @@ type pool struct {
 	opened   proto.Time // of that record
 	winners  []proto.Outcome
 	paid     proto.Amount
+	payings  int  // under way; 0 between two records of a replica
 	changed  bool // since the last distribution; of the live shard
 }
 
@@ -136,8 +137,8 @@ func (b *book) applyAccount(seq proto.Seq, r *record) error {
 	return nil
 }
 
-// applyGame applies a record that a game's shard decided, and passes on how it ends stakes.
-func (b *book) applyGame(seq proto.Seq, r *record, end func(result)) error {
+// applyGame applies a record that a game's shard decided, and passes on what it pays.
+func (b *book) applyGame(seq proto.Seq, r *record, pay func(*paying)) error {
 	switch r.kind {
 	case recordGameOpened:
 		g := &game{id: proto.GameID(r.id)}
@@ -169,7 +170,7 @@ func (b *book) applyGame(seq proto.Seq, r *record, end func(result)) error {
 	case recordArchived:
 		delete(b.games, proto.GameID(r.id))
 	default:
-		return b.applyPool(seq, r, end)
+		return b.applyPool(seq, r, pay)
 	}
 	return nil
 }
@@ -197,7 +198,7 @@ func compile(opening *proto.GameOpening) ([]*rules.Program, error) {
 	return programs, nil
 }
 
-func (b *book) applyPool(seq proto.Seq, r *record, end func(result)) error {
+func (b *book) applyPool(seq proto.Seq, r *record, pay func(*paying)) error {
 	p := b.pool(proto.PoolID(r.id))
 	if p == nil {
 		return fmt.Errorf("apply record %d: there is no pool %d", seq, r.id)
@@ -214,9 +215,10 @@ func (b *book) applyPool(seq proto.Seq, r *record, end func(result)) error {
 		if err := r.read(&settlement); err != nil {
 			return err
 		}
-		b.house += p.settle(settlement.Winners, end)
+		b.house += p.settle(settlement.Winners, pay)
 	case recordVoided:
-		p.void(end)
+		p.state = proto.PoolVoided
+		p.pay(p.refundAll(), pay)
 	default:
 		return fmt.Errorf("apply record %d: unknown kind %d; was this journal written by a newer server?", seq, r.kind)
 	}
@@ -258,56 +260,32 @@ func (p *pool) net() proto.Amount { return p.gross - takeout(p.gross, p.opening.
 
 // settle ends every stake of the pool and returns what the house keeps. Where nobody backed the winner,
 // all stakes are refunded and the house keeps nothing.
-func (p *pool) settle(winners []proto.Outcome, end func(result)) (house proto.Amount) {
+func (p *pool) settle(winners []proto.Outcome, pay func(*paying)) (house proto.Amount) {
 	winner := winners[0]
-	p.winners = winners
+	p.winners, p.state = winners, proto.PoolSettled
 	if p.outcomes[winner].staked == 0 {
-		p.refund(end)
-		p.state = proto.PoolSettled
+		p.pay(p.refundAll(), pay)
 		return 0
 	}
-	winning := make([]proto.Amount, 0, p.stakes.len())
-	for s := range p.stakes.all() {
-		if s.outcome() == winner {
-			winning = append(winning, s.amount())
-		}
-	}
 	p.paid = p.net()
-	payouts := splitExact(p.paid, winning)
-	for s := range p.stakes.all() {
-		r := p.lost(s)
-		if s.outcome() == winner {
-			r.state, r.payout, payouts = proto.PredictionWon, payouts[0], payouts[1:]
-		}
-		end(r)
-	}
-	p.close(proto.PoolSettled)
+	p.pay(p.payWinners(winner, p.paid), pay)
 	return p.gross - p.paid
 }
 
-// lost is how a stake ends that brings nothing.
-func (p *pool) lost(s stake) result {
-	return result{account: s.account(), seq: p.seq(s), pool: p.id, outcome: s.outcome(), amount: s.amount(), state: proto.PredictionLost}
+// pay counts what is being paid.
+func (p *pool) pay(y *paying, pay func(*paying)) {
+	p.payings++
+	pay(y)
 }
 
-func (p *pool) void(end func(result)) {
-	p.refund(end)
-	p.state = proto.PoolVoided
-}
-
-func (p *pool) refund(end func(result)) {
-	for s := range p.stakes.all() {
-		r := p.lost(s)
-		r.state, r.payout = proto.PredictionRefunded, r.amount
-		end(r)
+// payingDone ends a paying, and drops what nobody needs any more.
+func (p *pool) payingDone() {
+	if p.payings--; p.payings == 0 && p.done() {
+		p.stakes = stakes{}
 	}
-	p.close(p.state)
 }
 
-// close drops what only an open pool needs.
-func (p *pool) close(state proto.PoolState) { p.state, p.stakes = state, stakes{} }
-
-// done reports whether the pool holds no money any more.
+// done reports whether the pool's money is decided. It may still be being paid.
 func (p *pool) done() bool { return p.state == proto.PoolSettled || p.state == proto.PoolVoided }
 
 // refunded reports whether a settled pool had stakes but none on the winner.

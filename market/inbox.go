@@ -23,6 +23,8 @@ const (
 	letterDecide   letterKind = iota // to the pool: may this stake in? The account has held it
 	letterVerdict                    // to the account: refusal, or accepted as seq
 	letterResult                     // to the account: how its stake ended
+	letterSlice                      // to an account's shard: the results so far are one slice
+	letterPaid                       // back: they are paid
 	letterAsk                        // to any shard: a question that several shards answer together
 	letterAnswered                   // back
 )
@@ -34,6 +36,7 @@ type letter struct {
 	refusal proto.Refusal
 	state   proto.PredictionState
 	outcome proto.Outcome
+	from    uint16 // shard
 	account proto.AccountID
 	pool    proto.PoolID
 	request proto.RequestID

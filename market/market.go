@@ -208,10 +208,10 @@ func (m *Market) Stop() {
 	}
 }
 
-// settled reports whether all inboxes are empty; only for a market that does not run.
+// settled reports whether all inboxes are empty and all that is due is paid; only for a market that does not run.
 func (m *Market) settled() bool {
 	for _, s := range m.shards {
-		if !s.inbox.empty() {
+		if !s.inbox.empty() || len(s.payings.queue) > 0 || s.payings.owed > 0 {
 			return false
 		}
 	}
@@ -225,6 +225,9 @@ func (s *Shard) run() {
 	defer timer.Stop()
 	for {
 		next := s.turn(s.config.Now())
+		if s.payings.ready() { // the next slice at once, after what has arrived meanwhile
+			s.inbox.rouse()
+		}
 		timer.Reset(s.wait(next))
 		select {
 		case <-s.inbox.wake:

@@ -89,12 +89,16 @@ func (r *Replica) apply(seq proto.Seq, rec *record) error {
 	}
 	var missing error
 	before := r.inPool(rec)
-	err := r.applyGame(seq, rec, func(end result) {
+	end := func(end result) {
 		r.sum.accounts -= r.balanceOf(end.account)
 		if a := r.accounts[end.account]; a == nil || !a.end(end) {
 			missing = fmt.Errorf("apply record %d: account %d lacks its prediction %d", seq, end.account, end.seq)
 		}
 		r.sum.accounts += r.balanceOf(end.account)
+	}
+	err := r.applyGame(seq, rec, func(y *paying) {
+		for budget := turnCost; !y.step(&budget, end); budget = turnCost {
+		}
 	})
 	r.sum.pools += r.inPool(rec) - before
 	if err != nil {

@@ -98,7 +98,7 @@ func (s *Shard) carryOut(g *game, p *plan) *proto.Answer {
 	first := s.commit()
 	answer, before := &proto.Answer{Seq: first}, g.state
 	for i := range records {
-		s.applied(s.applyGame(first+proto.Seq(i), &records[i], s.sendResult))
+		s.applied(s.applyGame(first+proto.Seq(i), &records[i], s.pays))
 		s.tellGame(g, p.steps[i].body, &records[i], answer)
 	}
 	if g.state != before { // told last: when a game has ended, so have its questions
@@ -110,11 +110,8 @@ func (s *Shard) carryOut(g *game, p *plan) *proto.Answer {
 	return answer
 }
 
-// sendResult writes to the account's shard how a stake ended.
-func (s *Shard) sendResult(r result) {
-	s.write(s.market.shardOfAccount(r.account), &letter{kind: letterResult, account: r.account, seq: r.seq, pool: r.pool,
-		outcome: r.outcome, amount: r.amount, payout: r.payout, state: r.state})
-}
+// pays puts off what a record pays to the end of the turn and, where it is much, to the turns to come.
+func (s *Shard) pays(y *paying) { s.payings.queue = append(s.payings.queue, y) }
 
 // tellGame broadcasts what a record of the game has changed.
 func (s *Shard) tellGame(g *game, body any, r *record, answer *proto.Answer) {
@@ -180,14 +177,14 @@ func (s *Shard) voidUnsettled(id proto.PoolID) {
 	s.carryOut(s.games[id.Game()], &plan)
 }
 
-// archive lets an ended game leave memory once no pool of it holds money.
+// archive lets an ended game leave memory once all of its money is paid.
 func (s *Shard) archive(id proto.GameID) {
 	g := s.games[id]
 	if g == nil {
 		return
 	}
 	for _, p := range g.pools {
-		if !p.done() {
+		if !p.done() || p.payings > 0 {
 			s.agenda.add(appointment{at: s.now + s.config.ArchiveAfter, kind: archiveGame, game: id})
 			return
 		}

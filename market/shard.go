@@ -22,12 +22,13 @@ type Shard struct {
 	spoke  proto.Time // the last turn that said something, if only an empty batch
 	agenda agenda
 
-	batch   *Batch     // what this turn says
-	unsaid  []pending  // what earlier turns said and is not durable yet, in order
-	spare   []*Batch   // emptied, to be filled again
-	letters [][]letter // written this turn, by shard
-	records []byte     // of the command in hand, for Append
-	count   int        // of them
+	payings payingsLive // what ended stakes bring
+	batch   *Batch      // what this turn says
+	unsaid  []pending   // what earlier turns said and is not durable yet, in order
+	spare   []*Batch    // emptied, to be filled again
+	letters [][]letter  // written this turn, by shard
+	records []byte      // of the command in hand, for Append
+	count   int         // of them
 
 	idle     []*live   // of accounts that needed one for a moment
 	commands []Command // spare slices for the inbox
@@ -47,6 +48,7 @@ func newShard(c Config, m *Market, index int, seen proto.Seq) *Shard {
 	return &Shard{
 		book: newBook(), market: m, config: c, index: index, inbox: newInbox(), seen: seen,
 		batch: &Batch{}, letters: make([][]letter, c.Shards), questions: map[uint64]*question{},
+		payings: payingsLive{to: make([]bool, c.Shards)},
 	}
 }
 
@@ -64,10 +66,14 @@ func (s *Shard) turn(now proto.Time) (next proto.Time) {
 	}
 	s.incoming, s.commands = reuse(s.incoming), reuse(s.commands)
 	s.keepAppointments()
+	s.payOut()
 	s.post()
 	s.speak()
 	if next = s.spoke + beat; len(s.agenda) > 0 {
 		next = min(next, s.agenda[0].at)
+	}
+	if s.payings.ready() {
+		next = s.now
 	}
 	return next
 }
@@ -88,6 +94,10 @@ func (s *Shard) open(l *letter) {
 		s.verdict(l)
 	case letterResult:
 		s.result(l)
+	case letterSlice:
+		s.write(s.market.shards[l.from], &letter{kind: letterPaid})
+	case letterPaid:
+		s.payings.owed--
 	case letterAsk:
 		s.answer(l.asking)
 	case letterAnswered:

@@ -8,7 +8,7 @@ import (
 	"tote/server/proto"
 )
 
-// splitNaively is splitExact's twin: big integers, and a search for the largest rest for each unit left.
+// splitNaively is share's twin: big integers, and a search for the largest rest for each unit left.
 func splitNaively(net proto.Amount, stakes []proto.Amount) []proto.Amount {
 	sum := new(big.Int)
 	for _, s := range stakes {
@@ -36,7 +36,26 @@ func splitNaively(net proto.Amount, stakes []proto.Amount) []proto.Amount {
 	return payouts
 }
 
-func TestSplitExact(t *testing.T) {
+// splitExact divides net the way a pool does: walk after walk.
+func splitExact(net proto.Amount, stakes []proto.Amount) []proto.Amount {
+	var sum proto.Amount
+	for _, stake := range stakes {
+		sum += stake
+	}
+	d := newShare(net, sum)
+	for again := true; again; again = d.choose() {
+		for _, stake := range stakes {
+			d.count(stake)
+		}
+	}
+	payouts := make([]proto.Amount, len(stakes))
+	for i, stake := range stakes {
+		payouts[i] = d.pay(stake)
+	}
+	return payouts
+}
+
+func TestShare(t *testing.T) {
 	for _, row := range []struct {
 		name   string
 		net    proto.Amount
@@ -47,6 +66,7 @@ func TestSplitExact(t *testing.T) {
 		{"alone", 7, []proto.Amount{3}, []proto.Amount{7}},
 		{"nothing left over", 300, []proto.Amount{1, 2}, []proto.Amount{100, 200}},
 		{"ties go to the first", 1, []proto.Amount{1, 1}, []proto.Amount{1, 0}},
+		{"remainders of several digits", 1 << 40, []proto.Amount{1<<39 + 1, 1<<39 + 2, 1<<39 + 3}, []proto.Amount{366503875925, 366503875925, 366503875926}},
 		{"128 bits", proto.AmountMax, []proto.Amount{proto.AmountMax - 1, 1}, []proto.Amount{proto.AmountMax - 1, 1}},
 	} {
 		if got := splitExact(row.net, row.stakes); !slices.Equal(got, row.want) {
@@ -56,7 +76,7 @@ func TestSplitExact(t *testing.T) {
 }
 
 // No money is made or lost by splitting, and the twin agrees.
-func FuzzSplitExact(f *testing.F) {
+func FuzzShare(f *testing.F) {
 	f.Add(uint64(1701), []byte{33, 33, 34}, uint64(10))
 	f.Add(uint64(1)<<52, []byte{255, 1, 1, 1}, uint64(1)<<40)
 	f.Fuzz(func(t *testing.T, net uint64, weights []byte, scale uint64) {
