@@ -361,13 +361,13 @@ func demo(ctx context.Context, log *slog.Logger, players, operators net.Addr, to
 	var playing sync.WaitGroup
 	playing.Go(func() {
 		tournament := football.WorldCup2022()
-		final, err := tournament.Find("Final")
+		final, err := feed.Of(tournament, "Final")
 		f := feed.Feed{Client: &control.Client{Base: "http://" + operators.String(), Token: token}, Speed: demoSpeed, Lead: demoLead, Log: log}
 		if err == nil {
 			err = f.Abandon(ctx) // what an earlier run left
 		}
 		for err == nil {
-			_, err = f.Play(ctx, tournament, final)
+			_, err = f.Play(ctx, final[0])
 		}
 		if ctx.Err() == nil {
 			log.Error("the demo's match ended", "error", err)

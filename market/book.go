@@ -43,6 +43,7 @@ type game struct {
 	ended    proto.Time
 	pools    []*pool // pools[n-1] has the id NewPoolID(id, n)
 	programs []*rules.Program
+	asks     int   // opening.Templates and programs from here on open pools; see applyTemplates
 	board    board // of the live shard
 }
 
@@ -167,6 +168,8 @@ func (b *book) applyGame(seq proto.Seq, r *record, pay func(*paying)) error {
 			return fmt.Errorf("apply record %d: there is no game %d", seq, r.id)
 		}
 		g.happen(&e)
+	case recordTemplatesSet:
+		return b.applyTemplates(seq, r)
 	case recordArchived:
 		delete(b.games, proto.GameID(r.id))
 	default:

@@ -80,6 +80,8 @@ func (s *Shard) gameCommand(c *Command) {
 		s.openPool(c, g)
 	case PostEvent:
 		s.postEvent(c, g)
+	case SetTemplates:
+		s.setTemplates(c, g)
 	default:
 		s.poolCommand(c, g)
 	}

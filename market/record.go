@@ -24,6 +24,9 @@ const (
 	recordFollowed      recordKind = 10
 	recordUnfollowed    recordKind = 11
 	recordArchived      recordKind = 12
+
+	// 60 to 69: templates and recordings.
+	recordTemplatesSet recordKind = 60
 )
 
 // record is one decided change, as the journal keeps it. All integers are little-endian.

@@ -74,7 +74,7 @@ func (s *Shard) resolve(g *game, e *proto.Event) *plan {
 			plan.lock(p, e.At)
 		}
 	}
-	for i, program := range g.programs {
+	for i, program := range g.programs[g.asks:] {
 		question, labels, ok := program.Opens(e, after)
 		if !ok || len(g.pools)+int(plan.fresh) >= proto.PoolsMax {
 			continue
@@ -82,7 +82,7 @@ func (s *Shard) resolve(g *game, e *proto.Event) *plan {
 		t := program.Template()
 		plan.open(g, poolOpening{
 			PoolOpening: proto.PoolOpening{Question: question, Labels: labels, Takeout: t.Takeout, StakeMin: t.StakeMin, StakeMax: t.StakeMax},
-			Template:    i, Minute: e.Minute, Score: e.Score,
+			Template:    g.asks + i, Minute: e.Minute, Score: e.Score,
 		})
 	}
 	return plan

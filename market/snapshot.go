@@ -17,10 +17,10 @@ import (
 // A snapshot is a book in bytes: a head, then each account and each game, by id, behind its length. Integers
 // are varints; what is rare is JSON.
 //
-//	"tote" version 2 │ seq, last game, house, deposits, withdrawals, accounts, games │ {length, account}… │ {length, game}…
+//	"tote" version 3 │ seq, last game, house, deposits, withdrawals, accounts, games │ {length, account}… │ {length, game}…
 const (
 	snapshotMagic   = "tote"
-	snapshotVersion = 2
+	snapshotVersion = 3
 	objectMax       = 1 << 30 // bytes of one account or game; more is a broken snapshot
 )
 
@@ -78,6 +78,7 @@ func (e *encoder) game(g *game) {
 	e.uint(uint64(g.score[1]))
 	e.uint(uint64(g.events))
 	e.uint(uint64(g.ended))
+	e.uint(uint64(g.asks))
 	e.uint(uint64(len(g.pools)))
 	for _, p := range g.pools {
 		e.pool(p)
@@ -194,6 +195,7 @@ func (d *decoder) game() (*game, error) {
 	g.state, g.minute = proto.GameState(d.uint()), uint16(d.uint())
 	g.score = [2]uint16{uint16(d.uint()), uint16(d.uint())}
 	g.events, g.ended = uint32(d.uint()), proto.Time(d.uint())
+	g.asks = int(d.uint())
 	for range d.count() {
 		g.pools = append(g.pools, d.pool())
 	}

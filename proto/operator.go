@@ -27,6 +27,11 @@ type (
 		Interval  Time       `json:"interval,omitempty"`
 		Templates []Template `json:"templates,omitempty"`
 	}
+	// TemplateSet replaces the templates of a running game. Pools that are open keep the rules that they were opened
+	// with; new ones come from the new set. It is refused as a whole where any of it does not compile.
+	TemplateSet struct {
+		Templates []Template `json:"templates"`
+	}
 	// PoolOpening asks for a pool. Amounts of 0 mean no limit, LocksAt 0 means locked by an event or by hand.
 	PoolOpening struct {
 		Question string   `json:"question"`

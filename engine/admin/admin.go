@@ -128,6 +128,7 @@ func (d *Desk) routes() http.Handler {
 	mux.HandleFunc("GET "+control.PathGamePools, d.showPools)
 	mux.HandleFunc("POST "+control.PathGamePools, inGame[proto.PoolOpening](d, market.OpenPool))
 	mux.HandleFunc("POST "+control.PathGameEvents, inGame[proto.Event](d, market.PostEvent))
+	mux.HandleFunc("PUT "+control.PathGameTemplates, inGame[proto.TemplateSet](d, market.SetTemplates))
 	mux.HandleFunc("POST "+control.PathPoolLock, onPool[proto.Locking](d, market.LockPool))
 	mux.HandleFunc("POST "+control.PathPoolSettle, onPool[proto.Settlement](d, market.SettlePool))
 	mux.HandleFunc("POST "+control.PathPoolVoid, onPool[proto.Voiding](d, market.VoidPool))

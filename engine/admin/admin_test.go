@@ -158,6 +158,10 @@ func TestDeeds(t *testing.T) {
 		{"show pools", func(ctx context.Context, c *control.Client) (any, error) { return c.Pools(ctx, 3) },
 			market.Command{Kind: market.ShowPools, Game: 3},
 			says(&proto.Pools{Game: 3, Pools: []proto.Pool{{Pool: pool, State: proto.PoolLocked}}}), &proto.Pools{Game: 3, Pools: []proto.Pool{{Pool: pool, State: proto.PoolLocked}}}},
+		{"set templates", func(ctx context.Context, c *control.Client) (any, error) {
+			return c.SetTemplates(ctx, 3, proto.TemplateSet{Templates: opening.Templates})
+		}, market.Command{Kind: market.SetTemplates, Game: 3, Args: &proto.TemplateSet{Templates: opening.Templates}},
+			&market.Out{Kind: market.OutAnswer, Answer: &proto.Answer{Game: 3, Seq: 7}}, &proto.Answer{Game: 3, Seq: 7}},
 		{"post an event", func(ctx context.Context, c *control.Client) (any, error) { return c.PostEvent(ctx, 3, goal) },
 			market.Command{Kind: market.PostEvent, Game: 3, Args: &goal},
 			answered(proto.Answer{Game: 3, Settled: []proto.PoolID{pool}}), &proto.Answer{Game: 3, Settled: []proto.PoolID{pool}}},

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"tote/server/engine/feed"
-	"tote/server/market/football"
 	"tote/server/proto"
 	"tote/server/proto/control"
 )
@@ -33,7 +32,7 @@ type Command struct {
 		Withdraw accountWithdraw `cmd:"" help:"Take from an account's balance."`
 	} `cmd:"" help:"Accounts and their money."`
 	Game struct {
-		Open  gameOpen  `cmd:"" help:"Open a game with the football templates, or without any."`
+		Open  gameOpen  `cmd:"" help:"Open a game with a sport's templates, or without any."`
 		List  gameList  `cmd:"" help:"List games."`
 		Event gameEvent `cmd:"" help:"Post an event; the templates say what it locks, settles and opens."`
 	} `cmd:"" help:"Games and what happens in them."`
@@ -44,6 +43,12 @@ type Command struct {
 		Settle poolSettle `cmd:"" help:"Settle a locked pool."`
 		Void   poolVoid   `cmd:"" help:"Void a pool: all stakes are returned."`
 	} `cmd:"" help:"Pools."`
+	Templates struct {
+		Check templatesCheck `cmd:"" help:"Check files of question templates; mistakes are told with file, line and column."`
+		Set   templatesSet   `cmd:"" help:"Give a running game new templates; pools that are open keep their rules."`
+		Show  templatesShow  `cmd:"" help:"Print the templates of a sport that ships."`
+	} `cmd:"" help:"Question templates."`
+	DryRun  dryRun  `cmd:"" help:"Play a match without a server, and print when each question opens, locks and ends."`
 	Feed    play    `cmd:"" help:"Play a real match, event by event, at a chosen speed."`
 	Health  health  `cmd:"" help:"Ask whether the server lives and is ready."`
 	Metrics metrics `cmd:"" help:"Print the server's metrics."`
@@ -116,7 +121,7 @@ type gameOpen struct {
 	Teams     []string      `help:"The two teams." placeholder:"A,B"`
 	Shortlist []string      `help:"Players that templates ask about." placeholder:"NAME,…"`
 	Interval  time.Duration `help:"Batching interval of the odds; the server's default if not set."`
-	Templates string        `enum:"football,none" default:"football" help:"Question templates: football or none."`
+	Templates string        `default:"football" help:"Question templates: a sport that ships, a file, or none."`
 }
 
 func (c *gameOpen) Run(s *Session) error {
@@ -125,11 +130,14 @@ func (c *gameOpen) Run(s *Session) error {
 		return fmt.Errorf("open a game: %d teams are too many, a game has two", len(c.Teams))
 	}
 	copy(opening.Teams[:], c.Teams)
-	if c.Templates == "football" {
+	if c.Templates != "none" {
 		if len(c.Teams) < len(opening.Teams) {
-			return fmt.Errorf("open a game: football needs --teams A,B; or say --templates none")
+			return fmt.Errorf("open a game: templates need --teams A,B; or say --templates none")
 		}
-		opening.Templates = football.Templates()
+		var err error
+		if opening.Templates, err = shippedOrRead(c.Templates); err != nil {
+			return err
+		}
 	}
 	answer, err := s.Client.OpenGame(s.Context, opening)
 	return print(s, answer, err)
@@ -233,35 +241,26 @@ func (c *poolVoid) Run(s *Session) error {
 }
 
 type play struct {
-	Match    string        `type:"existingfile" help:"Tournament in openfootball's JSON; the 2022 World Cup is built in."`
-	Find     string        `default:"Final" help:"Which match of it: a number, Argentina-France, or a round that has one match."`
-	Speed    float64       `default:"60" help:"Minutes of the match per minute."`
-	Interval time.Duration `help:"Batching interval of the odds; the server's default if not set."`
-	Lead     time.Duration `default:"5s" help:"From the opening of the game to its kick-off."`
-	Loop     bool          `help:"Play it again, as a new game, until stopped."`
+	Match     string        `type:"existingfile" help:"Tournament in openfootball's JSON, or a script; the 2022 World Cup is built in."`
+	Find      string        `default:"Final" help:"Which match of it: a number, Argentina-France, or a round that has one match."`
+	Speed     float64       `default:"60" help:"Minutes of the match per minute."`
+	Interval  time.Duration `help:"Batching interval of the odds; the server's default if not set."`
+	Lead      time.Duration `default:"5s" help:"From the opening of the game to its kick-off."`
+	Templates string        `type:"existingfile" help:"File of templates instead of the match's own; when it changes, the game gets the new ones." placeholder:"FILE"`
+	Loop      bool          `help:"Play it again, as a new game, until stopped."`
 }
 
 func (c *play) Run(s *Session) error {
 	if c.Speed <= 0 {
 		return fmt.Errorf("play a match at speed %v: name a positive one", c.Speed)
 	}
-	tournament := football.WorldCup2022()
-	if c.Match != "" {
-		file, err := os.ReadFile(c.Match)
-		if err != nil {
-			return fmt.Errorf("read a tournament: %w", err)
-		}
-		if tournament, err = football.Parse(file); err != nil {
-			return err
-		}
-	}
-	match, err := tournament.Find(c.Find)
+	matches, err := readMatches(c.Match, c.Find)
 	if err != nil {
 		return err
 	}
-	f := &feed.Feed{Client: s.Client, Speed: c.Speed, Log: s.Log, Interval: proto.Time(c.Interval.Microseconds()), Lead: c.Lead}
+	f := &feed.Feed{Client: s.Client, Speed: c.Speed, Log: s.Log, Interval: proto.Time(c.Interval.Microseconds()), Lead: c.Lead, Templates: c.Templates}
 	for {
-		game, err := f.Play(s.Context, tournament, match)
+		game, err := f.Play(s.Context, matches[0])
 		if err != nil {
 			return err
 		}

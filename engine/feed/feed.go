@@ -14,7 +14,6 @@ import (
 	"net/http"
 	"time"
 
-	"tote/server/market/football"
 	"tote/server/proto"
 	"tote/server/proto/control"
 )
@@ -26,6 +25,9 @@ type Feed struct {
 	Interval proto.Time    // of batching odds; 0: the server's default
 	Lead     time.Duration // from the opening of the game to kick-off, by the real clock, so that people can join
 	Log      *slog.Logger  // nil: slog.Default
+	// Templates is a file of question templates for games instead of their own; empty: none. When it changes during a match,
+	// the game gets the new ones; a file with mistakes is told in the log, and the game keeps what it has.
+	Templates string
 }
 
 // A server that restarts is waited for. Afterwards, what is late is sent at once and in order.
@@ -35,31 +37,37 @@ const (
 	pauseMax = time.Second
 )
 
-// Play opens a game for the match, with football's templates, and posts its events at kick-off plus match clock / Speed. These
+// Play opens a game for the match and posts its events at kick-off plus match clock / Speed. These
 // times are planned at the opening: no slow answer shifts those that come after. It returns when the match is
 // over, with ctx's error when ctx ends, or with the first post that the server refused or that failed for longer
 // than a restart takes. The game is 0 only where it could not be opened.
-func (f *Feed) Play(ctx context.Context, t *football.Tournament, m *football.Match) (proto.GameID, error) {
+func (f *Feed) Play(ctx context.Context, m Match) (proto.GameID, error) {
 	if !(f.Speed > 0) { // NaN is not either
-		return 0, fmt.Errorf("play %s: the speed is %v, expected a number above 0", m, f.Speed)
+		return 0, fmt.Errorf("play %s: the speed is %v, expected a number above 0", m.Name, f.Speed)
 	}
-	opening := m.Opening(t)
+	opening := m.Opening
 	opening.Interval = f.Interval
-	opening.Templates = football.Templates()
+	questions := watched{file: f.Templates}
+	if f.Templates != "" {
+		var err error
+		if opening.Templates, err = questions.read(); err != nil {
+			return 0, fmt.Errorf("play %s: %w", m.Name, err)
+		}
+	}
 	game, err := f.open(ctx, opening)
 	if err != nil {
-		return 0, fmt.Errorf("play %s: open the game: %w", m, err)
+		return 0, fmt.Errorf("play %s: open the game: %w", m.Name, err)
 	}
 	kickoff := time.Now().Add(f.Lead)
 	log := f.log().With("game", game, "match", opening.Name)
 	log.Info("game opened", "kickoff", kickoff, "speed", f.Speed)
-	for _, step := range m.Schedule() {
+	for _, step := range m.Steps {
 		e := step.Event
-		if err := sleepUntil(ctx, kickoff.Add(time.Duration(float64(step.At)/f.Speed))); err != nil {
-			return game, fmt.Errorf("play %s: wait for %s in minute %d: %w", m, e.Kind, e.Minute, err)
+		if err := f.wait(ctx, log, game, &questions, kickoff.Add(time.Duration(float64(step.At)/f.Speed))); err != nil {
+			return game, fmt.Errorf("play %s: wait for %s in minute %d: %w", m.Name, e.Kind, e.Minute, err)
 		}
 		if err := f.post(ctx, log, game, e); err != nil {
-			return game, fmt.Errorf("play %s: post %s in minute %d: %w", m, e.Kind, e.Minute, err)
+			return game, fmt.Errorf("play %s: post %s in minute %d: %w", m.Name, e.Kind, e.Minute, err)
 		}
 		level := slog.LevelInfo
 		if e.Kind == "minute" {

@@ -22,6 +22,7 @@ import (
 	"tote/server/engine/admin"
 	"tote/server/market"
 	"tote/server/market/football"
+	"tote/server/market/sports"
 	"tote/server/proto"
 	"tote/server/proto/control"
 )
@@ -106,7 +107,7 @@ func TestPlayTheFinal(t *testing.T) {
 	defer server.Close()
 	w, match := final(t)
 	f := Feed{Client: &control.Client{Base: server.URL}, Speed: 100_000, Log: quiet, Interval: 100 * proto.Millisecond}
-	game, err := f.Play(t.Context(), w, match)
+	game, err := f.Play(t.Context(), Football(w, match))
 	if err != nil || game != 3 {
 		t.Fatalf("game %d, %v", game, err)
 	}
@@ -114,7 +115,7 @@ func TestPlayTheFinal(t *testing.T) {
 		t.Errorf("the market was told %+v, want %+v", m.events, want)
 	}
 	want := match.Opening(w)
-	if o := m.opening; o.Name != want.Name || o.Interval != 100*proto.Millisecond || !slices.Equal(o.Shortlist, want.Shortlist) || len(o.Templates) != len(football.Templates()) {
+	if o := m.opening; o.Name != want.Name || o.Interval != 100*proto.Millisecond || !slices.Equal(o.Shortlist, want.Shortlist) || len(o.Templates) != len(sports.Football()) {
 		t.Errorf("the game was opened as %+v", o)
 	}
 }
@@ -147,7 +148,7 @@ func TestServerRestarts(t *testing.T) {
 	defer server.Close()
 	w, match := final(t)
 	f := Feed{Client: &control.Client{Base: server.URL}, Speed: 100_000, Log: quiet}
-	if _, err := f.Play(t.Context(), w, match); err != nil {
+	if _, err := f.Play(t.Context(), Football(w, match)); err != nil {
 		t.Fatal(err)
 	}
 	if want := told(match); !slices.Equal(m.events, want) {
@@ -200,7 +201,7 @@ func TestTimesAreKept(t *testing.T) {
 			n++
 			return 200, `{"game":3}`, nil
 		}).feed()
-		if _, err := f.Play(t.Context(), w, match); err != nil || n != len(steps) {
+		if _, err := f.Play(t.Context(), Football(w, match)); err != nil || n != len(steps) {
 			t.Fatalf("%d of %d events, %v", n, len(steps), err)
 		}
 	})
@@ -235,7 +236,7 @@ func TestFailuresThatEndAMatch(t *testing.T) {
 					}
 					return 200, `{"game":3,"games":[{"game":3,"state":"scheduled"}]}`, nil
 				}).feed()
-				game, err := f.Play(t.Context(), w, match)
+				game, err := f.Play(t.Context(), Football(w, match))
 				if err == nil || game != 3 || !strings.Contains(err.Error(), row.want) {
 					t.Errorf("game %d, %v\nwant … %s", game, err, row.want)
 				}
@@ -271,7 +272,7 @@ func TestOpening(t *testing.T) {
 					}
 					return 200, `{"game":3}`, nil
 				}).feed()
-				_, err := f.Play(t.Context(), w, match)
+				_, err := f.Play(t.Context(), Football(w, match))
 				if err == nil || !strings.Contains(err.Error(), row.want) || opened != row.opened {
 					t.Errorf("opened %d times, %v, want … %s", opened, err, row.want)
 				}
@@ -291,7 +292,7 @@ func TestCancel(t *testing.T) {
 			}
 			return 200, `{"game":3}`, nil
 		}).feed()
-		game, err := f.Play(ctx, w, match)
+		game, err := f.Play(ctx, Football(w, match))
 		if want := "play 64 Argentina-France: wait for secondhalf in minute 45: context canceled"; game != 3 || !errors.Is(err, context.Canceled) || err.Error() != want {
 			t.Errorf("game %d, %v, want %s", game, err, want)
 		}
@@ -301,7 +302,7 @@ func TestCancel(t *testing.T) {
 func TestSpeeds(t *testing.T) {
 	w, match := final(t)
 	for _, speed := range []float64{0, -1, math.NaN()} {
-		if _, err := (&Feed{Speed: speed}).Play(t.Context(), w, match); err == nil || !strings.Contains(err.Error(), "expected a number above 0") {
+		if _, err := (&Feed{Speed: speed}).Play(t.Context(), Football(w, match)); err == nil || !strings.Contains(err.Error(), "expected a number above 0") {
 			t.Errorf("speed %v: %v", speed, err)
 		}
 	}

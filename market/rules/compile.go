@@ -22,10 +22,53 @@ type compiler struct {
 	wrong    []error
 }
 
-// errorf notes a problem; where names the rule or text.
-func (c *compiler) errorf(where, format string, args ...any) {
-	c.wrong = append(c.wrong, fmt.Errorf("template %.60q: %s%s", c.template, where, fmt.Sprintf(format, args...)))
+// Mistake is one thing that is wrong with a template, and where: whoever has the template's file can point at it.
+type Mistake struct {
+	Template     string
+	Outcome      int    // that it is in, from 1; 0: in none
+	Member       string // of the template or of the outcome, as in "locks"; empty: the template as a whole
+	Line, Column int    // in the text of the member, from 1; 0: the member as a whole
+	What         string // is wrong there, and what is expected
+
+	label string // of the outcome
 }
+
+// Error is the mistake with its place, in one line.
+func (m *Mistake) Error() string {
+	where := m.Member
+	if m.Outcome > 0 {
+		where = fmt.Sprintf("outcome %d %.40q %s", m.Outcome, m.label, m.Member)
+	}
+	switch {
+	case m.Line > 0:
+		where = fmt.Sprintf("%s %d:%d: ", where, m.Line, m.Column)
+	case where != "":
+		where += ": "
+	}
+	return fmt.Sprintf("template %.60q: %s%s", m.Template, where, m.What)
+}
+
+// place is where the compiler is.
+type place struct {
+	outcome int // from 1
+	label   string
+	member  string
+}
+
+// within is a place in an outcome.
+func (p place) within(member string) place {
+	p.member = member
+	return p
+}
+
+// wrongAt notes a mistake at a line and column of a member's text, from 1.
+func (c *compiler) wrongAt(p place, line, column int, format string, args ...any) {
+	c.wrong = append(c.wrong, &Mistake{Template: c.template, Outcome: p.outcome, label: p.label, Member: p.member,
+		Line: line, Column: column, What: fmt.Sprintf(format, args...)})
+}
+
+// wrongIn notes a mistake of a member as a whole.
+func (c *compiler) wrongIn(p place, format string, args ...any) { c.wrongAt(p, 0, 0, format, args...) }
 
 // scope is one object of the variables with its members, in the order in which they are listed to whoever
 // misspelled one. Each member is a variable of its own, as in "event.kind": CEL then finds a misspelled one when
@@ -109,51 +152,53 @@ func (l *language) make() *cel.Env {
 func (c *compiler) limits(t *proto.Template) {
 	switch {
 	case t.Name == "":
-		c.errorf("", "name is empty; give it one, unique in its game")
+		c.wrongIn(place{}, "name is empty; give it one, unique in its game")
 	case len(t.Name) > textMax || !utf8.ValidString(t.Name):
-		c.errorf("", "name must be UTF-8 of at most %d bytes", textMax)
+		c.wrongIn(place{}, "name must be UTF-8 of at most %d bytes", textMax)
 	}
 	if t.Takeout > takeoutMax {
-		c.errorf("takeout", " is %d, expected 0 to %d basis points", t.Takeout, takeoutMax)
+		c.wrongIn(place{member: "takeout"}, "%d, expected 0 to %d basis points", t.Takeout, takeoutMax)
 	}
 	if t.StakeMin < 0 || t.StakeMin > proto.AmountMax || t.StakeMax < 0 || t.StakeMax > proto.AmountMax {
-		c.errorf("stake_min, stake_max", ": expected 0 (no limit) to %d", proto.AmountMax)
+		c.wrongIn(place{member: "stake_min"}, "expected 0 (no limit) to %d", proto.AmountMax)
 	}
 	if t.StakeMax != 0 && t.StakeMin > t.StakeMax {
-		c.errorf("stake_min", " is %d, expected at most stake_max, %d", t.StakeMin, t.StakeMax)
+		c.wrongIn(place{member: "stake_min"}, "%d, expected at most stake_max, %d", t.StakeMin, t.StakeMax)
 	}
 }
 
 // rule compiles one rule. On an error it returns nil and has noted the first problem.
-func (c *compiler) rule(where, rule string, l *language) cel.Program {
+func (c *compiler) rule(p place, rule string, l *language) cel.Program {
 	switch {
 	case strings.TrimSpace(rule) == "":
-		c.errorf(where, ": the rule is empty, expected an expression that yields true or false")
+		c.wrongIn(p, "the rule is empty, expected an expression that yields true or false")
 		return nil
 	case len(rule) > ruleMax:
-		c.errorf(where, ": the rule has %d bytes, expected at most %d", len(rule), ruleMax)
+		c.wrongIn(p, "the rule has %d bytes, expected at most %d", len(rule), ruleMax)
 		return nil
 	case !utf8.ValidString(rule):
-		c.errorf(where, ": the rule is not UTF-8")
+		c.wrongIn(p, "the rule is not UTF-8")
 		return nil
 	}
 	checked, issues := l.env().Compile(rule)
 	if issues.Err() != nil {
 		first := issues.Errors()[0]
-		c.errorf(where, " %s: %s", position(first.Location), l.explain(rule, first))
+		line, column := position(first.Location)
+		c.wrongAt(p, line, column, "%s", l.explain(rule, first))
 		return nil
 	}
 	if kind := checked.OutputType(); !kind.IsExactType(cel.BoolType) {
-		c.errorf(where, " 1:1: the rule yields %s, expected true or false", kind)
+		c.wrongAt(p, 1, 1, "the rule yields %s, expected true or false", kind)
 		return nil
 	}
 	if at, what := forbidden(checked.NativeRep()); what != "" {
-		c.errorf(where, " %s: %s", position(at), what)
+		line, column := position(at)
+		c.wrongAt(p, line, column, "%s", what)
 		return nil
 	}
 	program, err := l.env().Program(checked, cel.CostLimit(costMax), cel.EvalOptions(cel.OptOptimize))
 	if err != nil {
-		c.errorf(where, " 1:1: %v", err)
+		c.wrongAt(p, 1, 1, "%v", err)
 		return nil
 	}
 	return program
@@ -169,12 +214,12 @@ func forbidden(checked *ast.AST) (at common.Location, what string) {
 	return at, what
 }
 
-// position is line:column, both from 1. What concerns the rule as a whole has no location.
-func position(at common.Location) string {
+// position counts lines and columns from 1. What concerns the rule as a whole has no location.
+func position(at common.Location) (line, column int) {
 	if at.Line() < 1 {
-		return "1:1"
+		return 1, 1
 	}
-	return fmt.Sprintf("%d:%d", at.Line(), at.Column()+1)
+	return at.Line(), at.Column() + 1
 }
 
 var variable = regexp.MustCompile(`^(event|game|pool|player)\b(?:\s*\.\s*(\w+))?`)
@@ -225,28 +270,28 @@ func (c *compiler) outcomes(ts []proto.TemplateOutcome, g Game) []outcome {
 		}
 	}
 	if n < proto.OutcomesMin || n > proto.OutcomesMax {
-		c.errorf("outcomes", ": there are %d with %d names on the shortlist, expected %d to %d", n, len(g.Shortlist), proto.OutcomesMin, proto.OutcomesMax)
+		c.wrongIn(place{member: "outcomes"}, "there are %d with %d names on the shortlist, expected %d to %d", n, len(g.Shortlist), proto.OutcomesMin, proto.OutcomesMax)
 		return nil
 	}
 	expanded := make([]outcome, 0, n)
 	for i, t := range ts {
-		where := fmt.Sprintf("outcome %d %.40q ", i+1, t.Label)
+		at := place{outcome: i + 1, label: t.Label}
 		switch t.Each {
 		case "":
-			wins := c.rule(where+"wins", t.Wins, envPool)
-			label := c.text(where+"label", t.Label, g.Teams, nil)
+			wins := c.rule(at.within("wins"), t.Wins, envPool)
+			label := c.text(at.within("label"), t.Label, g.Teams, nil)
 			expanded = append(expanded, outcome{label: label, wins: wins})
 		case "shortlist":
-			wins := c.rule(where+"wins", t.Wins, envPlayers)
+			wins := c.rule(at.within("wins"), t.Wins, envPlayers)
 			for _, player := range g.Shortlist {
-				label := c.text(where+"label", t.Label, g.Teams, &player)
+				label := c.text(at.within("label"), t.Label, g.Teams, &player)
 				expanded = append(expanded, outcome{label: label, wins: wins, player: player})
 				if label == nil {
 					break // the others are most likely as wrong
 				}
 			}
 		default:
-			c.errorf(where+"each", ": %.40q is unknown, expected \"shortlist\" or nothing", t.Each)
+			c.wrongIn(at.within("each"), "%.40q is unknown, expected \"shortlist\" or nothing", t.Each)
 		}
 	}
 	c.distinct(expanded)
@@ -262,7 +307,7 @@ func (c *compiler) distinct(outcomes []outcome) {
 		}
 		label := o.label.at(0)
 		if j, again := first[label]; again {
-			c.errorf("outcomes", ": the labels of %d and %d are both %q, expected distinct ones", j+1, i+1, label)
+			c.wrongIn(place{member: "outcomes"}, "the labels of %d and %d are both %q, expected distinct ones", j+1, i+1, label)
 			return
 		}
 		first[label] = i

@@ -71,8 +71,8 @@ type State struct {
 	Score  [2]uint16
 }
 
-// Compile checks the template and makes it ready for the game. Its error names every rule and text that is
-// wrong, one a line: the template, the rule, line:column within the rule, and what is expected there.
+// Compile checks the template and makes it ready for the game. Its error joins a *Mistake for every rule and text
+// that is wrong, one a line: the template, the rule, line:column within the rule, and what is expected there.
 func Compile(t proto.Template, g Game) (*Program, error) {
 	t.Outcomes = slices.Clone(t.Outcomes)
 	g.Shortlist = slices.Clone(g.Shortlist)
@@ -80,14 +80,14 @@ func Compile(t proto.Template, g Game) (*Program, error) {
 	c := compiler{template: t.Name}
 
 	c.limits(&t)
-	p.opens = c.rule("opens", t.Opens, envOpens)
+	p.opens = c.rule(place{member: "opens"}, t.Opens, envOpens)
 	if t.Locks != "" {
-		p.locks = c.rule("locks", t.Locks, envPool)
+		p.locks = c.rule(place{member: "locks"}, t.Locks, envPool)
 	}
 	if t.Voids != "" {
-		p.voids = c.rule("voids", t.Voids, envPool)
+		p.voids = c.rule(place{member: "voids"}, t.Voids, envPool)
 	}
-	p.question = c.text("question", t.Question, g.Teams, nil)
+	p.question = c.text(place{member: "question"}, t.Question, g.Teams, nil)
 	p.outcomes = c.outcomes(t.Outcomes, g)
 	if err := errors.Join(c.wrong...); err != nil {
 		return nil, err

@@ -179,9 +179,9 @@ func TestErrorsPointAtThePlace(t *testing.T) {
 		{"one outcome", func(t *proto.Template) { t.Outcomes = t.Outcomes[3:] }, `outcomes: there are 1 with 2 names on the shortlist, expected 2 to 64`},
 		{"65 outcomes", func(t *proto.Template) { t.Outcomes = slices.Repeat(t.Outcomes[:1], 33) }, `outcomes: there are 66 with 2 names`},
 		{"no name", func(t *proto.Template) { t.Name = "" }, `template "": name is empty`},
-		{"takeout", func(t *proto.Template) { t.Takeout = 5001 }, `takeout is 5001, expected 0 to 5000`},
-		{"minimum above maximum", func(t *proto.Template) { t.StakeMin, t.StakeMax = 100, 50 }, `stake_min is 100, expected at most stake_max, 50`},
-		{"negative stake", func(t *proto.Template) { t.StakeMin = -1 }, `stake_min, stake_max: expected 0 (no limit) to 9007199254740991`},
+		{"takeout", func(t *proto.Template) { t.Takeout = 5001 }, `takeout: 5001, expected 0 to 5000`},
+		{"minimum above maximum", func(t *proto.Template) { t.StakeMin, t.StakeMax = 100, 50 }, `stake_min: 100, expected at most stake_max, 50`},
+		{"negative stake", func(t *proto.Template) { t.StakeMin = -1 }, `stake_min: expected 0 (no limit) to 9007199254740991`},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			template := nextGoal()

@@ -16,9 +16,9 @@ func (t text) at(minute uint16) string {
 
 // text replaces all placeholders but {minute}. What it puts in is not looked at again: a player may well be called
 // "{minute}". player is nil where there is none.
-func (c *compiler) text(where, s string, teams [2]string, player *string) text {
+func (c *compiler) text(p place, s string, teams [2]string, player *string) text {
 	if !utf8.ValidString(s) {
-		c.errorf(where, ": the text is not UTF-8")
+		c.wrongIn(p, "the text is not UTF-8")
 		return nil
 	}
 	var filled text
@@ -42,13 +42,13 @@ func (c *compiler) text(where, s string, teams [2]string, player *string) text {
 		case closed && name == "player" && player != nil:
 			part.WriteString(*player)
 		case closed && name == "player":
-			c.errorf(where, " 1:%d: {player} is known only to labels of outcomes with each = \"shortlist\"", column)
+			c.wrongAt(p, 1, column, "{player} is known only to labels of outcomes with each = \"shortlist\"")
 			return nil
 		case closed:
-			c.errorf(where, " 1:%d: there is no {%s}, expected {team1}, {team2}, {minute} or {player}", column, name)
+			c.wrongAt(p, 1, column, "there is no {%s}, expected {team1}, {team2}, {minute} or {player}", name)
 			return nil
 		default:
-			c.errorf(where, " 1:%d: { is not closed, expected {team1}, {team2}, {minute} or {player}", column)
+			c.wrongAt(p, 1, column, "{ is not closed, expected {team1}, {team2}, {minute} or {player}")
 			return nil
 		}
 		column += len("{}") + utf8.RuneCountInString(name)
@@ -59,13 +59,13 @@ func (c *compiler) text(where, s string, teams [2]string, player *string) text {
 	longest := filled.at(1<<16 - 1)
 	switch {
 	case strings.TrimSpace(longest) == "":
-		c.errorf(where, ": the text is empty")
+		c.wrongIn(p, "the text is empty")
 		return nil
 	case len(longest) > textMax:
-		c.errorf(where, ": the text can reach %d bytes (%.40q…), expected at most %d", len(longest), longest, textMax)
+		c.wrongIn(p, "the text can reach %d bytes (%.40q…), expected at most %d", len(longest), longest, textMax)
 		return nil
 	case !utf8.ValidString(longest):
-		c.errorf(where, ": the text with its names filled in is not UTF-8")
+		c.wrongIn(p, "the text with its names filled in is not UTF-8")
 		return nil
 	}
 	return filled

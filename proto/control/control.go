@@ -16,6 +16,7 @@
 //	GET  /v1/games/{id}/pools                             Pools
 //	POST /v1/games/{id}/pools            PoolOpening      Answer
 //	POST /v1/games/{id}/events           Event            Answer
+//	PUT  /v1/games/{id}/templates        TemplateSet      Answer
 //	POST /v1/pools/{id}/lock             Locking          Answer
 //	POST /v1/pools/{id}/settle           Settlement       Answer
 //	POST /v1/pools/{id}/void             Voiding          Answer
@@ -44,19 +45,20 @@ import (
 
 // The paths; {id} is an account's, a game's or a pool's.
 const (
-	PathAccounts    = "/v1/accounts"
-	PathAccount     = "/v1/accounts/{id}"
-	PathDeposits    = "/v1/accounts/{id}/deposits"
-	PathWithdrawals = "/v1/accounts/{id}/withdrawals"
-	PathGames       = "/v1/games"
-	PathGamePools   = "/v1/games/{id}/pools"
-	PathGameEvents  = "/v1/games/{id}/events"
-	PathPoolLock    = "/v1/pools/{id}/lock"
-	PathPoolSettle  = "/v1/pools/{id}/settle"
-	PathPoolVoid    = "/v1/pools/{id}/void"
-	PathHealth      = "/healthz"
-	PathReady       = "/readyz"
-	PathMetrics     = "/metrics"
+	PathAccounts      = "/v1/accounts"
+	PathAccount       = "/v1/accounts/{id}"
+	PathDeposits      = "/v1/accounts/{id}/deposits"
+	PathWithdrawals   = "/v1/accounts/{id}/withdrawals"
+	PathGames         = "/v1/games"
+	PathGamePools     = "/v1/games/{id}/pools"
+	PathGameEvents    = "/v1/games/{id}/events"
+	PathGameTemplates = "/v1/games/{id}/templates"
+	PathPoolLock      = "/v1/pools/{id}/lock"
+	PathPoolSettle    = "/v1/pools/{id}/settle"
+	PathPoolVoid      = "/v1/pools/{id}/void"
+	PathHealth        = "/healthz"
+	PathReady         = "/readyz"
+	PathMetrics       = "/metrics"
 )
 
 // answerMax bounds what the client reads of an answer: a game of proto.PoolsMax pools is below it.
@@ -128,6 +130,11 @@ func (c *Client) PostEvent(ctx context.Context, g proto.GameID, e proto.Event) (
 	return post[proto.Answer](ctx, c, fill(PathGameEvents, g), e)
 }
 
+// SetTemplates gives a running game new questions.
+func (c *Client) SetTemplates(ctx context.Context, g proto.GameID, set proto.TemplateSet) (*proto.Answer, error) {
+	return send[proto.Answer](ctx, c, http.MethodPut, fill(PathGameTemplates, g), set)
+}
+
 // Lock closes a pool to stakes that arrive after at; 0 is now.
 func (c *Client) Lock(ctx context.Context, p proto.PoolID, at proto.Time) (*proto.Answer, error) {
 	return post[proto.Answer](ctx, c, fill(PathPoolLock, p), proto.Locking{At: at})
@@ -166,11 +173,15 @@ func fill[T ~uint64](path string, id T) string {
 }
 
 func post[T any](ctx context.Context, c *Client, path string, body any) (*T, error) {
+	return send[T](ctx, c, http.MethodPost, path, body)
+}
+
+func send[T any](ctx context.Context, c *Client, method, path string, body any) (*T, error) {
 	b, err := json.Marshal(body)
 	if err != nil {
-		return nil, fmt.Errorf("POST %s: %w", path, err)
+		return nil, fmt.Errorf("%s %s: %w", method, path, err)
 	}
-	return read[T](ctx, c, http.MethodPost, path, b)
+	return read[T](ctx, c, method, path, b)
 }
 
 func get[T any](ctx context.Context, c *Client, path string) (*T, error) {
@@ -199,7 +210,7 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte) ([]by
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w", method, path, err)
 	}
-	if method == http.MethodPost {
+	if method != http.MethodGet {
 		r.Header.Set("Content-Type", "application/json")
 	}
 	if c.Token != "" {

@@ -55,6 +55,11 @@ func TestDeeds(t *testing.T) {
 				return c.PostEvent(ctx, 3, proto.Event{Kind: "goal", Minute: 23, Team: 1, Player: "Lionel Messi", Score: [2]uint16{1, 0}, Penalty: true})
 			},
 			&proto.Answer{Game: 3, Settled: []proto.PoolID{196609}, Seq: 11}},
+		{`PUT /v1/games/3/templates {"templates":[{"name":"rain","question":"Rain?","opens":"true","outcomes":null}]}`, `{"game":3,"seq":12}`,
+			func(c *Client) (any, error) {
+				return c.SetTemplates(ctx, 3, proto.TemplateSet{Templates: []proto.Template{{Name: "rain", Question: "Rain?", Opens: "true"}}})
+			},
+			&proto.Answer{Game: 3, Seq: 12}},
 		{`POST /v1/pools/196610/lock {}`, `{"pool":196610,"seq":12}`,
 			func(c *Client) (any, error) { return c.Lock(ctx, 196610, 0) }, &proto.Answer{Pool: 196610, Seq: 12}},
 		{`POST /v1/pools/196610/settle {"winners":[1]}`, `{"pool":196610,"seq":13}`,
