@@ -41,6 +41,7 @@ import (
 	"tote/server/proto/control"
 	"tote/server/store"
 	"tote/server/tuning"
+	"tote/server/tuning/command"
 )
 
 // cli is the whole command line. Every flag can also come from a TOML file (--config) and from the environment
@@ -55,10 +56,8 @@ type cli struct {
 		Smoke smoke    `cmd:"" help:"Load a server of its own with many players on one game, and audit it."`
 		Fit   benchFit `cmd:"" help:"Fit models of scalability to a table of throughputs."`
 	} `cmd:"" help:"Measure."`
-	Tune struct {
-		Check tuneCheck `cmd:"" help:"Say whether this host can hold so many connections."`
-	} `cmd:"" help:"Look at the host's limits."`
-	Audit audit `cmd:"" help:"Check a stopped server's data: every checksum, every sum, every stake."`
+	Tune  command.Command `cmd:"" help:"Make the host ready for many connections."`
+	Audit audit           `cmd:"" help:"Check a stopped server's data: every checksum, every sum, every stake."`
 }
 
 func main() {
@@ -67,14 +66,14 @@ func main() {
 		kong.Description("Live parimutuel prediction games over WebSockets: one binary, one process, one host.\n\n"+
 			"Every flag can be set in a TOML file (--config) or in the environment: --listen is SERVER_LISTEN."),
 		kong.Configuration(kongtoml.Loader), kong.DefaultEnvars("SERVER"), kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
-	command, err := parser.Parse(os.Args[1:])
+	chosen, err := parser.Parse(os.Args[1:])
 	parser.FatalIfErrorf(err)
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: c.Log}))
 	slog.SetDefault(log)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	command.BindTo(ctx, (*context.Context)(nil))
-	err = command.Run(log, c.Ctl.Session(ctx, log))
+	chosen.BindTo(ctx, (*context.Context)(nil))
+	err = chosen.Run(log, c.Ctl.Session(ctx, log))
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		err = nil // asked to stop, and stopped
 	}
@@ -243,8 +242,8 @@ func (c *serve) recover(log *slog.Logger) (*store.Store, *market.Replica, error)
 
 // announce tells where the server listens, in the log and in a file for scripts.
 func (c *serve) announce(log *slog.Logger, players, operators net.Addr) error {
-	if fit, err := tuning.Connections(); err == nil {
-		log.Info("descriptors allow", "connections", fit)
+	if most, by, err := tuning.Ceiling("/"); err == nil {
+		log.Info("the host allows", "connections", most, "limit", by)
 	}
 	log.Info("serving", "players", "http://"+players.String()+"/", "operators", "http://"+operators.String()+"/",
 		"durability", c.Durability.String())
@@ -453,35 +452,6 @@ func (c *benchFit) Run() error {
 		return json.NewEncoder(os.Stdout).Encode(study)
 	}
 	study.WriteText(os.Stdout)
-	return nil
-}
-
-// tuneCheck is `server tune check`.
-type tuneCheck struct {
-	Connections int  `default:"100000" help:"How many connections to hold."`
-	JSON        bool `help:"Print JSON."`
-}
-
-func (c *tuneCheck) Run() error {
-	findings, err := tuning.Check("/", c.Connections)
-	if err != nil {
-		return err
-	}
-	if c.JSON {
-		return json.NewEncoder(os.Stdout).Encode(findings)
-	}
-	short := 0
-	for _, f := range findings {
-		verdict := "ok"
-		if !f.OK() {
-			verdict = f.Remedy
-			short++
-		}
-		fmt.Printf("%-30s %20d  wanted %-9d %s\n", f.Knob, f.Current, f.Wanted, verdict)
-	}
-	if short > 0 {
-		return fmt.Errorf("this host is not ready for %d connections: %d knobs are too low", c.Connections, short)
-	}
 	return nil
 }
 

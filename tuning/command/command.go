@@ -1,0 +1,144 @@
+// Package command is `server tune` as people type it: each command asks package tuning, prints, and says by its exit status
+// whether all is well.
+package command
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"tote/server/tuning"
+)
+
+// Command is `server tune`, for the command line parser.
+type Command struct {
+	Check   check   `cmd:"" help:"Say whether this host can hold so many connections. Needs no root; the exit status says it too."`
+	Plan    plan    `cmd:"" help:"Show what apply would change, each line with its reason."`
+	Apply   apply   `cmd:"" help:"Change it, verify it, and remember what was there."`
+	Confirm confirm `cmd:"" help:"Keep what apply --confirm has changed."`
+	Revert  revert  `cmd:"" help:"Restore exactly what was there before apply."`
+	Guard   guard   `cmd:"" hidden:"" help:"Revert an apply that nobody confirms; started by apply --confirm."`
+}
+
+// host is the flag of every command that looks at a host.
+type host struct {
+	Root string `default:"/" type:"existingdir" help:"Directory that stands for the host: an image that is prepared." placeholder:"DIR"`
+}
+
+// want are the flags that say what for.
+type want struct {
+	host
+	Connections int  `default:"100000" help:"How many connections to hold."`
+	Generator   bool `help:"The host plays clients, instead of serving them."`
+	JSON        bool `help:"Print JSON."`
+}
+
+func (w *want) of() tuning.Want {
+	return tuning.Want{Connections: w.Connections, Generator: w.Generator}
+}
+
+// show prints v as JSON where that was asked for, and text otherwise.
+func show(asJSON bool, v any, text func(io.Writer)) error {
+	if !asJSON {
+		text(os.Stdout)
+		return nil
+	}
+	e := json.NewEncoder(os.Stdout)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+type check struct {
+	want
+	Thesis bool `help:"Print the thesis' settings beside ours, with the reason for each difference."`
+}
+
+func (c *check) Run() error {
+	r, err := tuning.Check(c.Root, c.of())
+	if err != nil {
+		return err
+	}
+	if c.Thesis {
+		return show(c.JSON, r.Thesis(), r.WriteThesis)
+	}
+	if err := show(c.JSON, r, r.WriteText); err != nil {
+		return err
+	}
+	if !r.Ready() {
+		return fmt.Errorf("this host is not ready for %d connections", c.Connections)
+	}
+	return nil
+}
+
+type plan struct{ want }
+
+func (c *plan) Run() error {
+	p, err := tuning.NewPlan(c.Root, c.of())
+	if err != nil {
+		return err
+	}
+	return show(c.JSON, p, p.WriteText)
+}
+
+type apply struct {
+	want
+	Confirm time.Duration `help:"Revert after so long unless server tune confirm is run: for hosts that one could be cut off from. Until then nothing is changed that a reboot would not undo." placeholder:"60s"`
+}
+
+func (c *apply) Run() error {
+	changed, err := tuning.Apply(c.Root, c.of(), c.Confirm)
+	if err != nil {
+		return err
+	}
+	switch {
+	case !changed:
+		fmt.Println("nothing to change")
+	case c.Confirm > 0:
+		fmt.Printf("applied to the running kernel; run server tune confirm within %s to keep it\n", c.Confirm)
+	default:
+		fmt.Println("applied; a new login and a restart of the service get the new limits")
+	}
+	return nil
+}
+
+type confirm struct{ host }
+
+func (c *confirm) Run() error {
+	if err := tuning.Confirm(c.Root); err != nil {
+		return err
+	}
+	fmt.Println("confirmed; a new login and a restart of the service get the new limits")
+	return nil
+}
+
+type revert struct {
+	host
+	Force bool `help:"Also what somebody else has changed since the apply."`
+}
+
+func (c *revert) Run() error {
+	changed, err := tuning.Revert(c.Root, c.Force)
+	if err != nil {
+		return err
+	}
+	if !changed {
+		fmt.Println("nothing to revert")
+		return nil
+	}
+	fmt.Println("reverted")
+	return nil
+}
+
+type guard struct {
+	host
+	Apply string `arg:"" help:"Which apply."`
+}
+
+func (c *guard) Run() error {
+	return tuning.Guard(c.Root, c.Apply, func() {
+		fmt.Print("+")
+		_ = os.Stdout.Close() // apply waits for this byte, and whoever ran apply for the end of its output
+	})
+}
