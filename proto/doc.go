@@ -18,13 +18,14 @@
 //
 //	conversation = hello welcome { request reply | private | broadcast } close
 //	request      = hello | games | join | leave | pools | stake | sell | account | predictions
-//	             | friends | follow | unfollow | presence | time | heartbeat
+//	             | friends | follow | unfollow | presence | time | heartbeat | quote
 //	             | ask | resolve | challenge | report | questions
 //	             | circles | circle | circle_create | circle_join | circle_leave | circle_remove | circle_game
 //	reply        = welcome | games | joined | left | pools | receipt | account | predictions
 //	             | friends | followed | unfollowed | presence | time | heartbeat | refused
+//	             | sold | quote
 //	             | question | questions | circles | circle | circle_left | circle_game
-//	private      = receipt | refused | payout | refund | balance | question      (numbered by "n")
+//	private      = receipt | sold | refused | payout | refund | balance | question      (numbered by "n")
 //	broadcast    = odds | event | opened | locked | settled | voided | pool | game   (numbered by "seq")
 //	             | conflated | heartbeat
 //
@@ -53,6 +54,16 @@
 // unasked: joined with id 0. A game that has been silent for 5 seconds says by a heartbeat which seq it has come to, and whether
 // its odds are stale because the market has stopped; a client may ask for one, and with "every" for more. "counts" in odds is the number of the
 // last journal record that the odds include.
+//
+// # Dynamic pools
+//
+// A pool of kind "dpm" sells shares of its outcomes at a price that every purchase raises; the pool's money is divided among
+// the shares of the winner. A stake buys shares for its amount; sell gives shares back, the oldest first, for money from the
+// pool, where its variant buys back (share_ratio). Shares are integers in millionths of a share: 2500000 are two and a half.
+// Prices are millionths of a minor unit for a whole share, probabilities millionths of certainty, and both stand beside "x" in
+// the odds. quote asks, in any pool, what a stake or a sale would come to. Since others may be quicker, stake and sell
+// take a limit: the least shares or, in a parimutuel pool, the least multiplier in thousandths; the least money of a
+// sale. A request that cannot keep to its limit is refused (limit_missed). The id of a sale is remembered as that of a stake.
 //
 // # Questions and circles
 //

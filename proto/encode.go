@@ -191,6 +191,12 @@ func (g *Game) append(w writer) writer {
 func (p *Pool) append(w writer) writer {
 	w, outer := w.begin()
 	w = num(w.key(`{"pool":`), p.Pool)
+	if p.Kind != "" {
+		w = text(w.key(`,"kind":`), p.Kind)
+	}
+	if p.Variant != "" {
+		w = text(w.key(`,"variant":`), p.Variant)
+	}
 	w = text(w.key(`,"question":`), p.Question)
 	w = list(w.key(`,"labels":`), p.Labels, text)
 	w = text(w.key(`,"state":`), p.State.String())
@@ -215,6 +221,7 @@ func appendOdd(w writer, o Odd) writer {
 	w = num(w.key(`{"staked":`), o.Staked)
 	w = num(w.key(`,"backers":`), o.Backers)
 	w = multiplier(w.key(`,"x":`), o.Multiplier)
+	w = appendPrice(w, o.Price, o.Probability)
 	return w.end(outer)
 }
 
@@ -227,6 +234,9 @@ func appendPrediction(w writer, p Prediction) writer {
 	w = num(w.key(`,"amount":`), p.Amount)
 	w = text(w.key(`,"state":`), p.State.String())
 	w = num(w.key(`,"payout":`), p.Payout)
+	if p.Shares != 0 {
+		w = num(w.key(`,"shares":`), p.Shares)
+	}
 	return w.end(outer)
 }
 
@@ -236,6 +246,9 @@ func appendFriendPrediction(w writer, f FriendPrediction) writer {
 	w = text(w.key(`,"name":`), f.Name)
 	w = num(w.key(`,"outcome":`), f.Outcome)
 	w = num(w.key(`,"amount":`), f.Amount)
+	if f.Shares != 0 {
+		w = num(w.key(`,"shares":`), f.Shares)
+	}
 	return w.end(outer)
 }
 
@@ -311,6 +324,9 @@ func (m *Receipt) append(w writer) writer {
 	w = num(w.key(`,"pool":`), m.Pool)
 	w = num(w.key(`,"outcome":`), m.Outcome)
 	w = num(w.key(`,"amount":`), m.Amount)
+	if m.Shares != 0 {
+		w = num(w.key(`,"shares":`), m.Shares)
+	}
 	w = num(w.key(`,"balance":`), m.Balance)
 	w = num(w.key(`,"arrived":`), m.Arrived)
 	w = text(w.key(`,"durability":`), m.Durability)
@@ -502,6 +518,9 @@ func (m *Settled) append(w writer) writer {
 	w = num(w.key(`,"takeout":`), m.Takeout)
 	w = num(w.key(`,"paid":`), m.Paid)
 	w = multiplier(w.key(`,"x":`), m.Multiplier)
+	if len(m.Pays) > 0 {
+		w = list(w.key(`,"pays":`), m.Pays, num)
+	}
 	w = boolean(w.key(`,"refunded":`), m.Refunded)
 	return w.end(0)
 }

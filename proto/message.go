@@ -28,6 +28,8 @@ type (
 	// Pool is a question with its outcomes and their odds.
 	Pool struct {
 		Pool     PoolID    `json:"pool"`
+		Kind     string    `json:"kind,omitempty"`    // "dpm"; none: parimutuel
+		Variant  string    `json:"variant,omitempty"` // of a dynamic pool
 		Question string    `json:"question"`
 		Labels   []string  `json:"labels"` // of the outcomes, in their order
 		State    PoolState `json:"state"`
@@ -39,9 +41,11 @@ type (
 	}
 	// Odd is the state of one outcome.
 	Odd struct {
-		Staked     Amount     `json:"staked"`
-		Backers    uint32     `json:"backers"` // distinct accounts
-		Multiplier Multiplier `json:"x"`
+		Staked      Amount     `json:"staked"`
+		Backers     uint32     `json:"backers"` // distinct accounts
+		Multiplier  Multiplier `json:"x"`
+		Price       Millionths `json:"price,omitempty"`       // in a dynamic pool, of the next share: millionths of a unit
+		Probability Millionths `json:"probability,omitempty"` // in a dynamic pool
 	}
 	// Prediction is a stake as its owner sees it.
 	Prediction struct {
@@ -52,6 +56,7 @@ type (
 		Amount     Amount          `json:"amount"`
 		State      PredictionState `json:"state"`
 		Payout     Amount          `json:"payout"`
+		Shares     Shares          `json:"shares,omitempty"` // in a dynamic pool: those that are not sold
 	}
 	// FriendPrediction is a friend's open stake in a pool.
 	FriendPrediction struct {
@@ -59,6 +64,7 @@ type (
 		Name    string    `json:"name"`
 		Outcome Outcome   `json:"outcome"`
 		Amount  Amount    `json:"amount"`
+		Shares  Shares    `json:"shares,omitempty"` // in a dynamic pool
 	}
 	// Friend is an account that one follows.
 	Friend struct {
@@ -119,8 +125,9 @@ type (
 		Pool       PoolID    `json:"pool"`
 		Outcome    Outcome   `json:"outcome"`
 		Amount     Amount    `json:"amount"`
-		Balance    Amount    `json:"balance"` // now, free to stake
-		Arrived    Time      `json:"arrived"` // when the request reached the host
+		Shares     Shares    `json:"shares,omitempty"` // bought, in a dynamic pool
+		Balance    Amount    `json:"balance"`          // now, free to stake
+		Arrived    Time      `json:"arrived"`          // when the request reached the host
 		Durability string    `json:"durability"`
 	}
 	// Account is the state of one's own account.
@@ -275,16 +282,17 @@ type (
 	}
 	// Settled names the winners of a pool; payouts are on the private lane.
 	Settled struct {
-		T          Time       `json:"t"`
-		Game       GameID     `json:"game"`
-		Seq        uint64     `json:"seq"`
-		Pool       PoolID     `json:"pool"`
-		Winners    []Outcome  `json:"winners"`
-		Gross      Amount     `json:"gross"`
-		Takeout    Amount     `json:"takeout"`
-		Paid       Amount     `json:"paid"`
-		Multiplier Multiplier `json:"x"`
-		Refunded   bool       `json:"refunded"` // nobody backed the winner: all stakes were returned
+		T          Time         `json:"t"`
+		Game       GameID       `json:"game"`
+		Seq        uint64       `json:"seq"`
+		Pool       PoolID       `json:"pool"`
+		Winners    []Outcome    `json:"winners"`
+		Gross      Amount       `json:"gross"`
+		Takeout    Amount       `json:"takeout"`
+		Paid       Amount       `json:"paid"`
+		Multiplier Multiplier   `json:"x"`
+		Pays       []Millionths `json:"pays,omitempty"` // in a dynamic pool: what a share of each winner gets, in millionths of a unit
+		Refunded   bool         `json:"refunded"`       // nobody backed the winner: all stakes were returned
 	}
 	// Voided ends a pool and returns all stakes.
 	Voided struct {
@@ -336,12 +344,13 @@ const (
 	PredictionWon
 	PredictionLost
 	PredictionRefunded
+	PredictionSold // all of its shares
 )
 
 var (
 	gameStates       = names{"scheduled", "live", "ended"}
 	poolStates       = names{"open", "locked", "settled", "voided", "proposed", "suspended", "claimed"}
-	predictionStates = names{"open", "won", "lost", "refunded"}
+	predictionStates = names{"open", "won", "lost", "refunded", "sold"}
 )
 
 func (s GameState) String() string       { return gameStates.of(uint8(s)) }

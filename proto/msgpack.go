@@ -26,9 +26,9 @@ func (r *Request) ParseMsgpack(b []byte) Refusal {
 }
 
 // requestNumbers are the members that set knows.
-var requestNumbers = []string{"id", "game", "pool", "account", "outcome", "amount", "sent", "every", "epoch", "n", "circle", "code"}
+var requestNumbers = []string{"id", "game", "pool", "account", "outcome", "amount", "sent", "every", "epoch", "n", "circle", "code", "shares", "limit"}
 
-const amountBit = 1 << 5 // of amount in requestNumbers
+const amountBit, sharesBit = 1 << 5, 1 << 12 // in requestNumbers
 
 // parseMap ends at the end of b at the latest, whatever number of members b claims: each takes two bytes or more.
 func (r *Request) parseMap(b []byte) (Refusal, error) {
@@ -93,14 +93,17 @@ func (r *Request) parseMap(b []byte) (Refusal, error) {
 	if r.Type == RequestAsk {
 		r.Ask = &Question{LocksAt: Time(locks.value)}
 	}
-	if rare != nil && !rare.into(r) || malformed || locks.bad || bad&^amountBit != 0 {
+	if rare != nil && !rare.into(r) || malformed || locks.bad || bad&^(amountBit|sharesBit) != 0 {
 		return RefusedMalformed, nil
 	}
 	if refusal := r.check(typed); refusal != Accepted {
 		return refusal, nil
 	}
-	if bad != 0 {
+	switch {
+	case bad&amountBit != 0:
 		return RefusedAmountInvalid, nil
+	case bad != 0:
+		return RefusedSharesInvalid, nil
 	}
 	return Accepted, nil
 }

@@ -97,6 +97,7 @@ func TestMsgpackAlone(t *testing.T) {
 		{"an unknown member with any keys", games(0xa1, 'x', 0x82, 7, 0x80, 0xc0, 0x91, 0x91, 0x90), Accepted, read},
 		{"a token that is binary", games(append([]byte("\xa5token"), 0xc4, 1, 'x')...), RefusedMalformed, read},
 		{"an amount that is a whole float", games(append([]byte("\xa6amount"), 0xca, 0x40, 0xa0, 0, 0)...), RefusedAmountInvalid, read},
+		{"shares that are a whole float", games(append([]byte("\xa6shares"), 0xca, 0x40, 0xa0, 0, 0)...), RefusedSharesInvalid, read},
 		{"an amount that is a time", games(append([]byte("\xa6amount"), 0xd6, 0xff, 1, 2, 3, 4)...), RefusedAmountInvalid, read},
 		{"a map that says it has 2^32-1 members", []byte{0xdf, 0xff, 0xff, 0xff, 0xff}, RefusedMalformed, nothing},
 		{"a string that says it has 2^32-1 bytes", games(0xa1, 'x', 0xdb, 0xff, 0xff, 0xff, 0xff), RefusedMalformed, nothing},
@@ -474,7 +475,7 @@ func FuzzParseMsgpack(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var r Request
 		switch refusal := r.ParseMsgpack(b); refusal {
-		case Accepted, RefusedAmountInvalid:
+		case Accepted, RefusedAmountInvalid, RefusedSharesInvalid:
 			if r.ID == 0 || r.ID > RequestMax || r.Type == RequestNone {
 				t.Errorf("%q is %q: %+v", b, refusal.Code(), r)
 			}
@@ -551,7 +552,7 @@ func TestMsgpackHotPathDoesNotAllocate(t *testing.T) {
 
 var (
 	benchReceipt = &Receipt{ID: 4, T: 1671382803000250, N: 1, Prediction: 90210, Pool: 196609, Amount: 250, Balance: 99750, Arrived: 1671382803000110, Durability: "always"}
-	benchOdds    = &Odds{T: 1671382803000251, Game: 3, Seq: 42, Pool: 196609, Counts: 90210, Odds: []Odd{{750, 3, 1933}, {500, 2, 2900}, {200, 1, 7250}}}
+	benchOdds    = &Odds{T: 1671382803000251, Game: 3, Seq: 42, Pool: 196609, Counts: 90210, Odds: []Odd{{Staked: 750, Backers: 3, Multiplier: 1933}, {Staked: 500, Backers: 2, Multiplier: 2900}, {Staked: 200, Backers: 1, Multiplier: 7250}}}
 	benchStake   = &Request{Type: RequestStake, ID: 4, Pool: 196609, Amount: 250}
 )
 

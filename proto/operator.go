@@ -40,6 +40,9 @@ type (
 		Takeout  uint16   `json:"takeout,omitempty"` // basis points of the gross pool
 		StakeMin Amount   `json:"stake_min,omitempty"`
 		StakeMax Amount   `json:"stake_max,omitempty"`
+		Kind     string   `json:"kind,omitempty"`    // "dpm"; none: parimutuel
+		Variant  string   `json:"variant,omitempty"` // of a dynamic pool: share_ratio if none, money_ratio, losers_payoff or losers_money
+		Seeds    []Seed   `json:"seeds,omitempty"`   // of a dynamic pool, one for each outcome
 	}
 	// Locking locks a pool at a time that is not in the future; 0 is now.
 	Locking struct {
@@ -109,6 +112,8 @@ type Template struct {
 	Takeout  uint16            `json:"takeout,omitempty" toml:"takeout"`
 	StakeMin Amount            `json:"stake_min,omitempty" toml:"stake_min"`
 	StakeMax Amount            `json:"stake_max,omitempty" toml:"stake_max"`
+	Kind     string            `json:"kind,omitempty" toml:"kind"`       // as in PoolOpening
+	Variant  string            `json:"variant,omitempty" toml:"variant"` // as in PoolOpening
 	Outcomes []TemplateOutcome `json:"outcomes" toml:"outcomes"`
 }
 
@@ -118,4 +123,5 @@ type TemplateOutcome struct {
 	Label string `json:"label" toml:"label"`
 	Wins  string `json:"wins" toml:"wins"`
 	Each  string `json:"each,omitempty" toml:"each"` // "shortlist" or empty
+	Seed  *Seed  `json:"seed,omitempty" toml:"seed"` // of a dynamic pool
 }

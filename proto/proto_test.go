@@ -11,10 +11,10 @@ import (
 )
 
 var (
-	someOdds = []Odd{{Staked: 750, Backers: 3, Multiplier: 1933}, {Staked: 0, Backers: 0, Multiplier: 0}, {Staked: AmountMax, Backers: 1 << 31, Multiplier: 2005}}
+	someOdds = []Odd{{Staked: 750, Backers: 3, Multiplier: 1933}, {Staked: 0, Backers: 0, Multiplier: 0}, {Staked: AmountMax, Backers: 1 << 31, Multiplier: 2005, Price: 1234567, Probability: 1000000}}
 	someGame = Game{Game: 3, Name: "Argentina \"v\" <France> \u2028 \x01", State: GameLive, Teams: [2]string{"Argentina", "Côte d'Ivoire"},
 		Score: [2]uint16{1, 65535}, Minute: 90, Interval: 3 * Second, Present: 201, Circle: 5, Parent: 4}
-	somePool = Pool{Pool: NewPoolID(3, 1), Question: "Wer?\n\\", Labels: []string{"Kylian Mbappé", "\t", ""}, State: PoolSettled, LocksAt: 5,
+	somePool = Pool{Kind: KindDynamic, Variant: "share_ratio", Pool: NewPoolID(3, 1), Question: "Wer?\n\\", Labels: []string{"Kylian Mbappé", "\t", ""}, State: PoolSettled, LocksAt: 5,
 		Takeout: 1500, Odds: someOdds, Winners: []Outcome{0, 63}}
 	askedPool = Pool{Pool: NewPoolID(3, 2), Question: "?", Labels: []string{"a", "b"}, State: PoolClaimed, Odds: someOdds,
 		Asked: Asked{Account: 12, Name: "Ada", Settle: SettledByRules, Suspended: true, Claim: []Outcome{1, 2}, Until: 9}}
@@ -31,10 +31,14 @@ var said = []Message{
 	&Left{ID: 1, T: 2, Game: 3},
 	&Pools{ID: 1, T: 2, Game: 3, Seq: 9, Pools: []Pool{somePool}},
 	&Receipt{ID: 4, T: 5, N: 1, Prediction: 90210, Pool: somePool.Pool, Outcome: 2, Amount: 250, Balance: 750, Arrived: 4, Durability: "always"},
+	&Receipt{ID: 4, Amount: 250, Shares: 2500000, Durability: "always"},
+	&Sold{ID: 4, T: 5, N: 1, Sale: 90312, Pool: somePool.Pool, Outcome: 2, Shares: SharesMax, Amount: 250, Balance: 750, Arrived: 4, Durability: "always"},
+	&Quote{ID: 4, T: 5, Pool: somePool.Pool, Outcome: 2, Amount: 50, Shares: 45773797, Payout: 78, Multiplier: 1470, Price: 1166190, Probability: 680000, Counts: 9},
+	&Quote{ID: 4, Multiplier: 1470},
 	&Account{ID: 1, T: 2, N: 3, Account: 4, Name: "Ada", Balance: 5, Held: 6, Staked: 7, Following: []Friend{{8, "Bob"}, {9, "Eve"}}},
 	&Account{Following: []Friend{}},
-	&Predictions{ID: 1, T: 2, N: 3, Predictions: []Prediction{{4, 5, 6, 7, 8, PredictionWon, 9}, {State: PredictionRefunded}}},
-	&Friends{ID: 1, T: 2, Pool: 3, Predictions: []FriendPrediction{{4, "Bob", 1, 5}}},
+	&Predictions{ID: 1, T: 2, N: 3, Predictions: []Prediction{{4, 5, 6, 7, 8, PredictionWon, 9, 10}, {State: PredictionRefunded}, {State: PredictionSold}}},
+	&Friends{ID: 1, T: 2, Pool: 3, Predictions: []FriendPrediction{{4, "Bob", 1, 5, 6}, {}}},
 	&Followed{ID: 1, T: 2, Account: 3, Name: "Bob"},
 	&Unfollowed{ID: 1, T: 2, Account: 3},
 	&Presence{ID: 1, T: 2, Game: 3, Present: 4},
@@ -47,7 +51,7 @@ var said = []Message{
 	&Happened{T: 1, Game: 2, Seq: 3, Kind: "goal", Minute: 23, Team: 1, Player: "Lionel Messi", Score: [2]uint16{1, 0}},
 	&Opened{T: 1, Game: 2, Seq: 3, Pool: openPool},
 	&Locked{T: 1, Game: 2, Seq: 3, Pool: 4, At: 5, Counts: 6, Odds: someOdds},
-	&Settled{T: 1, Game: 2, Seq: 3, Pool: 4, Winners: []Outcome{1}, Gross: 5, Takeout: 6, Paid: 7, Multiplier: 1001, Refunded: true},
+	&Settled{T: 1, Game: 2, Seq: 3, Pool: 4, Winners: []Outcome{1}, Gross: 5, Takeout: 6, Paid: 7, Multiplier: 1001, Pays: []Millionths{1, MillionthsMax}, Refunded: true},
 	&Voided{T: 1, Game: 2, Seq: 3, Pool: 4, Reason: "rain"},
 	&GameChanged{T: 1, Seq: 2, Game: someGame},
 	&Heartbeat{ID: 5, T: 1, Game: 2, Seq: 3, Interval: 4, Stale: true},
@@ -172,6 +176,12 @@ func TestRequestsAreRead(t *testing.T) {
 		{`{"type":"circle_create","id":1,"name":"Row 12"}`, Accepted, Request{Type: RequestCircleCreate, ID: 1, Outcome: OutcomeNone, Name: "Row 12"}},
 		{`{"type":"circle_join","id":1,"circle":5,"code":9007199254740991}`, Accepted, Request{Type: RequestCircleJoin, ID: 1, Outcome: OutcomeNone, Circle: 5, Code: 1<<53 - 1}},
 
+		{`{"type":"stake","id":4,"pool":1,"outcome":1,"amount":2,"limit":1900}`, Accepted, Request{Type: RequestStake, ID: 4, Pool: 1, Outcome: 1, Amount: 2, Limit: 1900}},
+		{`{"type":"sell","id":4,"pool":1,"outcome":1,"shares":2500000,"limit":-3}`, Accepted, Request{Type: RequestSell, ID: 4, Pool: 1, Outcome: 1, Shares: 2500000, Limit: -3}},
+		{`{"type":"sell","id":4,"pool":1,"outcome":1,"shares":2.5}`, RefusedSharesInvalid, Request{Type: RequestSell, ID: 4, Pool: 1, Outcome: 1}},
+		{`{"type":"sell","id":4,"pool":1,"outcome":1,"shares":2,"limit":"3"}`, RefusedMalformed, Request{Type: RequestSell, ID: 4, Pool: 1, Outcome: 1, Shares: 2}},
+		{`{"type":"quote","id":4,"pool":1,"outcome":1,"shares":3000000}`, Accepted, Request{Type: RequestQuote, ID: 4, Pool: 1, Outcome: 1, Shares: 3000000}},
+
 		{`{"type":"stake","id":4,"pool":1,"outcome":-1,"amount":-1}`, Accepted, Request{Type: RequestStake, ID: 4, Pool: 1, Outcome: OutcomeNone, Amount: -1}},
 		{`{"type":"stake","id":4,"pool":1,"outcome":64,"amount":9223372036854775808}`, Accepted, Request{Type: RequestStake, ID: 4, Pool: 1, Outcome: OutcomeNone, Amount: 1<<63 - 1}},
 		{`{"type":"stake","id":4,"pool":9007199254740992,"outcome":300,"amount":0}`, Accepted, Request{Type: RequestStake, ID: 4, Outcome: OutcomeNone}},
@@ -224,7 +234,7 @@ func FuzzParse(f *testing.F) {
 
 // fullRequest has every member.
 func fullRequest(kind RequestType) Request {
-	return Request{Type: kind, Outcome: 3, ID: 9, Game: 8, Pool: 7, Account: 6, Amount: 5, Sent: 4, Every: 3, Epoch: 2, N: 1, Token: "t", Guest: "g",
+	return Request{Type: kind, Outcome: 3, ID: 9, Game: 8, Pool: 7, Account: 6, Amount: 5, Shares: 11, Limit: 12, Sent: 4, Every: 3, Epoch: 2, N: 1, Token: "t", Guest: "g",
 		Circle: 5, Code: 4, Name: "n", Winners: 5, Ask: &Question{"q", []string{"a", "b"}, 9, SettledByRules, []string{"w", "x"}, "l", "v"}}
 }
 

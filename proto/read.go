@@ -30,6 +30,7 @@ var messageTypes = func() map[string]func() Message {
 		func() Message { return new(Conflated) }, func() Message { return new(Happened) }, func() Message { return new(Opened) },
 		func() Message { return new(Locked) }, func() Message { return new(Settled) }, func() Message { return new(Voided) },
 		func() Message { return new(GameChanged) }, func() Message { return new(Heartbeat) },
+		func() Message { return new(Sold) }, func() Message { return new(Quote) },
 		func() Message { return new(QuestionState) }, func() Message { return new(Questions) }, func() Message { return new(Circles) },
 		func() Message { return new(Circle) }, func() Message { return new(CircleLeft) }, func() Message { return new(CircleGame) },
 		func() Message { return new(PoolChanged) },

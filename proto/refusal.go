@@ -23,6 +23,7 @@ const (
 	RefusedAccountUnknown
 	RefusedAccountExists
 	RefusedAmountInvalid
+	RefusedSharesInvalid
 	RefusedRequestReused
 	RefusedTicketsMany
 	RefusedFundsShort
@@ -47,6 +48,9 @@ const (
 	RefusedStakeLarge
 	RefusedPoolFull
 	RefusedPoolUnsold
+	RefusedSharesShort
+	RefusedTradeSmall
+	RefusedLimitMissed
 	RefusedPoolOpen
 	RefusedPoolProposed
 	RefusedPoolSuspended
@@ -76,6 +80,7 @@ const (
 	RefusedIntervalShort
 	RefusedLockPast
 	RefusedRules
+	RefusedSeeds
 	RefusedPoolsMany
 	RefusedTemplate
 	RefusedEventInvalid
@@ -102,6 +107,7 @@ var refusalTable = [refusals]struct{ code, reason string }{
 	RefusedAccountUnknown:   {"account_unknown", "there is no such account"},
 	RefusedAccountExists:    {"account_exists", "an account with this id exists already"},
 	RefusedAmountInvalid:    {"amount_invalid", "an amount is a whole number of units from 1 to 9007199254740991"},
+	RefusedSharesInvalid:    {"shares_invalid", "shares are a whole number of millionths from 1 to 9007199254740991"},
 	RefusedRequestReused:    {"request_reused", "this id was used for another stake; choose a new one"},
 	RefusedTicketsMany:      {"predictions_many", "you have too many open predictions; wait until some are settled"},
 	RefusedFundsShort:       {"funds_short", "your balance does not cover this amount"},
@@ -124,6 +130,9 @@ var refusalTable = [refusals]struct{ code, reason string }{
 	RefusedStakeLarge:       {"stake_large", "the stake is above the pool's maximum"},
 	RefusedPoolFull:         {"pool_full", "the pool cannot take this much more"},
 	RefusedPoolUnsold:       {"pool_unsold", "this pool does not buy back; only dynamic pools do"},
+	RefusedSharesShort:      {"shares_short", "you do not have so many shares of this outcome"},
+	RefusedTradeSmall:       {"trade_small", "this is too little: it buys no millionth of a share, or brings no unit"},
+	RefusedLimitMissed:      {"limit_missed", "the odds have moved beyond your limit; ask for a new quote"},
 	RefusedPoolOpen:         {"pool_open", "the pool is still open; lock it first"},
 	RefusedPoolProposed:     {"pool_proposed", "the question has not been approved yet"},
 	RefusedPoolSuspended:    {"pool_suspended", "the question was reported and waits for an operator"},
@@ -151,6 +160,7 @@ var refusalTable = [refusals]struct{ code, reason string }{
 	RefusedIntervalShort:    {"interval_short", "a batching interval is from 100 ms to 60 s"},
 	RefusedLockPast:         {"lock_past", "the lock time is in the past"},
 	RefusedRules:            {"rules_invalid", "the pool's rules are out of range; takeout is 0 to 5000 basis points, limits are amounts, min not above max"},
+	RefusedSeeds:            {"seeds_invalid", "a dynamic pool has a variant that takes so many outcomes, and a seed of money and shares for each; another pool has none"},
 	RefusedPoolsMany:        {"pools_many", "the game cannot open more pools"},
 	RefusedTemplate:         {"template_invalid", "a question template does not compile"},
 	RefusedEventInvalid:     {"event_invalid", "the event has no kind, a team other than 0, 1 or 2, or a text that is too long"},

@@ -17,8 +17,8 @@ const (
 	RequestJoin                    // game
 	RequestLeave                   // game
 	RequestPools                   // game
-	RequestStake                   // pool, outcome, amount
-	RequestSell                    // pool, outcome, amount: shares
+	RequestStake                   // pool, outcome, amount, limit
+	RequestSell                    // pool, outcome, shares, limit
 	RequestAccount                 //
 	RequestPredictions             //
 	RequestFriends                 // pool
@@ -27,6 +27,7 @@ const (
 	RequestPresence                // game
 	RequestTime                    // sent
 	RequestHeartbeat               // game, every: from now on, at least so often; 0: the server's default
+	RequestQuote                   // pool, outcome, amount or shares
 
 	RequestAsk          // game, and the members of a Question
 	RequestResolve      // pool, winners
@@ -43,7 +44,7 @@ const (
 )
 
 var requestTypes = names{"", "hello", "games", "join", "leave", "pools", "stake", "sell", "account", "predictions",
-	"friends", "follow", "unfollow", "presence", "time", "heartbeat", "ask", "resolve", "challenge", "report", "questions",
+	"friends", "follow", "unfollow", "presence", "time", "heartbeat", "quote", "ask", "resolve", "challenge", "report", "questions",
 	"circles", "circle", "circle_create", "circle_join", "circle_leave", "circle_remove", "circle_game"}
 
 func (t RequestType) String() string { return requestTypes.of(uint8(t)) }
@@ -59,6 +60,8 @@ type Request struct {
 	Pool    PoolID
 	Account AccountID
 	Amount  Amount
+	Shares  Shares
+	Limit   int64 // of a stake: the least shares, or thousandths of the multiplier; of a sale, the least units; 0: none
 	Sent    Time
 	Every   Time
 	Epoch   uint64 // of the server that the client heard last
@@ -144,6 +147,10 @@ func (r *Request) set(key []byte, n int64) bool {
 		r.Outcome = outcome(n)
 	case "amount":
 		r.Amount = Amount(n)
+	case "shares":
+		r.Shares = Shares(n)
+	case "limit":
+		r.Limit = n
 	case "sent":
 		r.Sent = Time(n)
 	case "every":
@@ -199,10 +206,10 @@ func (r *Request) check(typed bool) Refusal {
 // parseAny is the slow way: encoding/json, which knows escapes, unknown members and every kind of error.
 func (r *Request) parseAny(b []byte) Refusal {
 	var any struct {
-		Type                                                                          *string
-		Token, Guest                                                                  string
-		ID, Game, Pool, Account, Outcome, Amount, Sent, Every, Epoch, N, Circle, Code number
-		LocksAt                                                                       number `json:"locks_at"`
+		Type                                                                                         *string
+		Token, Guest                                                                                 string
+		ID, Game, Pool, Account, Outcome, Amount, Shares, Limit, Sent, Every, Epoch, N, Circle, Code number
+		LocksAt                                                                                      number `json:"locks_at"`
 		rareMembers
 	}
 	*r = Request{Outcome: OutcomeNone}
@@ -213,14 +220,14 @@ func (r *Request) parseAny(b []byte) Refusal {
 		n   number
 	}{
 		{"id", any.ID}, {"game", any.Game}, {"pool", any.Pool}, {"account", any.Account}, {"outcome", any.Outcome},
-		{"sent", any.Sent}, {"every", any.Every}, {"epoch", any.Epoch}, {"n", any.N}, {"circle", any.Circle}, {"code", any.Code},
+		{"sent", any.Sent}, {"every", any.Every}, {"epoch", any.Epoch}, {"n", any.N}, {"circle", any.Circle}, {"limit", any.Limit}, {"code", any.Code},
 	} {
 		if member.n.sent {
 			r.set([]byte(member.key), member.n.value)
 		}
 		bad = bad || member.n.bad
 	}
-	r.Amount = Amount(any.Amount.value)
+	r.Amount, r.Shares = Amount(any.Amount.value), Shares(any.Shares.value)
 	r.Token, r.Guest = any.Token, any.Guest
 	if any.Type != nil {
 		r.Type = requestType([]byte(*any.Type))
@@ -234,8 +241,11 @@ func (r *Request) parseAny(b []byte) Refusal {
 	if refusal := r.check(any.Type != nil); refusal != Accepted {
 		return refusal
 	}
-	if any.Amount.bad {
+	switch {
+	case any.Amount.bad:
 		return RefusedAmountInvalid
+	case any.Shares.bad:
+		return RefusedSharesInvalid
 	}
 	return Accepted
 }
@@ -362,10 +372,18 @@ func (r *Request) append(w writer) writer {
 		}
 	case RequestJoin, RequestLeave, RequestPools, RequestPresence, RequestQuestions:
 		w = num(w.key(`,"game":`), r.Game)
-	case RequestStake, RequestSell:
+	case RequestStake, RequestSell, RequestQuote:
 		w = num(w.key(`,"pool":`), r.Pool)
 		w = num(w.key(`,"outcome":`), r.Outcome)
-		w = num(w.key(`,"amount":`), r.Amount)
+		if r.Type == RequestStake || r.Type == RequestQuote && r.Amount != 0 {
+			w = num(w.key(`,"amount":`), r.Amount)
+		}
+		if r.Type == RequestSell || r.Type == RequestQuote && r.Shares != 0 {
+			w = num(w.key(`,"shares":`), r.Shares)
+		}
+		if r.Type != RequestQuote && r.Limit != 0 {
+			w = num(w.key(`,"limit":`), r.Limit)
+		}
 	case RequestFriends, RequestChallenge, RequestReport:
 		w = num(w.key(`,"pool":`), r.Pool)
 	case RequestFollow, RequestUnfollow:
