@@ -124,8 +124,18 @@ func household(a netip.Addr) netip.Addr {
 	return prefix.Addr()
 }
 
+// listen sets the options of all connections: the kernel gives an accepted socket those of its listener. TCP_NODELAY is
+// Go's default, set for each connection.
 func listen(address string) (*net.TCPListener, error) {
-	config := net.ListenConfig{KeepAlive: -1} // the engine pings
+	config := net.ListenConfig{KeepAlive: -1, Control: func(_, _ string, c syscall.RawConn) error { // the engine pings
+		var failed error
+		err := c.Control(func(fd uintptr) {
+			failed = errors.Join(
+				setOption(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer),
+				setOption(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSentLow))
+		})
+		return errors.Join(err, failed)
+	}}
 	l, err := config.Listen(context.Background(), "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
@@ -223,13 +233,8 @@ func (e *Engine) welcome(c *net.TCPConn) {
 	// gnet puts the zones of addresses into a pool of bytes to be written to when the connection ends, and
 	// these strings are not ours.
 	remote.Zone, c.LocalAddr().(*net.TCPAddr).Zone = "", ""
-	err := prepare(c)
-	if err == nil {
-		_, err = e.client.EnrollContext(c, s) // closes c, and returns when OnOpen has
-	} else {
-		_ = c.Close()
-	}
-	if s.loop == nil { // or epoll took no more, of which gnet says nothing
+	_, err := e.client.EnrollContext(c, s) // closes c, and returns when OnOpen has
+	if s.loop == nil {                     // or epoll took no more, of which gnet says nothing
 		e.door.leave(s.address)
 		e.notTaken(err)
 	}
@@ -248,25 +253,6 @@ func (e *Engine) notTaken(err error) {
 
 func isStarved(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
-}
-
-// prepare sets what gnet does not, or would set at the cost of a leaked descriptor if it fails. TCP_NODELAY is
-// Go's default.
-func prepare(c *net.TCPConn) error {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return fmt.Errorf("prepare a socket: %w", err)
-	}
-	var failed error
-	err = raw.Control(func(fd uintptr) {
-		failed = errors.Join(
-			setOption(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer),
-			setOption(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSentLow))
-	})
-	if err := errors.Join(err, failed); err != nil {
-		return fmt.Errorf("prepare a socket: %w", err)
-	}
-	return nil
 }
 
 func setOption(fd uintptr, level, option, value int) error {

@@ -73,11 +73,12 @@ func BenchmarkRequest(b *testing.B) {
 	})
 }
 
-// crowdEnv makes the test binary a crowd of clients: "address token number".
+// crowdEnv makes the test binary a crowd of clients: "address token number first games". Without a token, "-", they shake
+// hands and no more.
 const crowdEnv = "TOTE_ENGINE_CROWD"
 
 // crowd is many clients in a process of their own, so that the CPU time of ours is the server's. They have
-// joined game 3, and count what they get.
+// joined game 3, or one of several games in turns, and count what they get.
 type crowd struct {
 	t     testing.TB
 	in    io.Writer
@@ -87,8 +88,13 @@ type crowd struct {
 
 func newCrowd(t testing.TB, e *Engine, n int) *crowd {
 	t.Helper()
+	return crowdAt(t, e.Addr(), e.Token(12), n, 3, 1)
+}
+
+func crowdAt(t testing.TB, address net.Addr, token string, n, first, games int) *crowd {
+	t.Helper()
 	child := exec.Command(os.Args[0])
-	child.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %d", crowdEnv, e.Addr(), e.Token(12), n))
+	child.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %d %d %d", crowdEnv, address, token, n, first, games))
 	child.Stderr = os.Stderr
 	in, err := child.StdinPipe()
 	out, err2 := child.StdoutPipe()
@@ -121,8 +127,8 @@ func (c *crowd) await(n int) {
 // beCrowd is the crowd's process.
 func beCrowd(order string) error {
 	words := strings.Fields(order)
-	n, err := strconv.Atoi(words[2])
-	if err != nil {
+	var n, first, games int
+	if _, err := fmt.Sscan(strings.Join(words[2:], " "), &n, &first, &games); err != nil {
 		return err
 	}
 	var got atomic.Int64
@@ -132,7 +138,7 @@ func beCrowd(order string) error {
 	for from := range 16 {
 		entering.Go(func() {
 			for i := from; i < n; i += 16 {
-				conn, err := enter(words[0], words[1])
+				conn, err := enter(words[0], words[1], first+i%games)
 				if err != nil {
 					failed <- err
 					return
@@ -180,13 +186,17 @@ func beCrowd(order string) error {
 }
 
 // enter connects one of the crowd and returns when it is in the game.
-func enter(address, token string) (net.Conn, error) {
+func enter(address, token string, game int) (net.Conn, error) {
 	conn, err := net.Dial("tcp", address)
 	if err != nil {
 		return nil, err
 	}
-	hello := text(fmt.Sprintf(`{"type":"hello","id":1,"token":%q}`, token))
-	if _, err := conn.Write(append(append([]byte(upgradeRequest), hello...), text(`{"type":"join","id":2,"game":3}`)...)); err != nil {
+	said := []byte(upgradeRequest)
+	if token != "-" {
+		said = append(said, text(fmt.Sprintf(`{"type":"hello","id":1,"token":%q}`, token))...)
+		said = append(said, text(fmt.Sprintf(`{"type":"join","id":2,"game":%d}`, game))...)
+	}
+	if _, err := conn.Write(said); err != nil {
 		return nil, err
 	}
 	r := bufio.NewReaderSize(conn, 512)
@@ -194,6 +204,9 @@ func enter(address, token string) (net.Conn, error) {
 		if line, err = r.ReadString('\n'); err != nil {
 			return nil, err
 		}
+	}
+	if token == "-" {
+		return conn, nil
 	}
 	for range 2 { // welcome, joined
 		if _, err := readFrame(r); err != nil {

@@ -198,6 +198,10 @@ func TestMain(m *testing.M) {
 		err = serveStarved()
 	case os.Getenv(crowdEnv) != "":
 		err = beCrowd(os.Getenv(crowdEnv))
+	case os.Getenv(proberEnv) != "":
+		err = beProber(os.Getenv(proberEnv))
+	case os.Getenv(askerEnv) != "":
+		err = beAsker(os.Getenv(askerEnv))
 	default:
 		if order := os.Getenv(sandboxEnv); order != "" {
 			if err = enterSandbox(order); err != nil {

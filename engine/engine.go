@@ -158,6 +158,7 @@ func (e *Engine) startLoops() error {
 		gnet.WithNumEventLoop(e.config.Loops),
 		gnet.WithReadBufferCap(readBuffer),
 		gnet.WithWriteBufferCap(writeBuffer),
+		gnet.WithTCPNoDelay(gnet.TCPDelay), // Go has set TCP_NODELAY already
 		gnet.WithLogger(gnetLog{e.config.Log}))
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -92,6 +93,64 @@ func TestSlowConsumerOdds(t *testing.T) {
 	m.odds(3, 1)
 	lazy.expect("odds", 0)
 	fast.expect("odds", 0)
+}
+
+// A client that never reads costs 64 kB at most of broadcasts, in user space and in the kernel together, however large they are;
+// the kernel's share is what it counts for the socket itself, bookkeeping included. With as little of the kernel as this a frame
+// of common size is kept there, and with the largest odds gnet keeps one distribution.
+func TestNeverReads(t *testing.T) {
+	for _, row := range []struct {
+		name string
+		odds func(seq uint64) proto.Message
+	}{
+		{"three outcomes", func(seq uint64) proto.Message { odds := *threeOdds; odds.Seq = seq; return &odds }},
+		{"64 outcomes", bigOdds(3, 1)},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			e, m := serve(t, Config{Loops: 1})
+			m.announce(3)
+			fast, _ := joined(t, e, 12, 3), joined(t, e, 14, 3)
+			spared := func() (is bool) {
+				onLoop(e, 0, func(l *loop) { is = l.find(m.last[14]).behind })
+				return is
+			}
+			broadcast := func() {
+				for range 100 {
+					m.broadcast(3, row.odds)
+					for fast.expect("odds", 0).Seq != m.seq[3] {
+					}
+				}
+			}
+			for !spared() { // its own kernel takes megabytes before it closes the window
+				broadcast()
+			}
+			broadcast()
+			var kept, kernel int
+			onLoop(e, 0, func(l *loop) {
+				s := l.find(m.last[14])
+				kept = s.gnet.OutboundBuffered()
+				kernel = socketMemory(t, s.fd)
+			})
+			t.Logf("gnet keeps %d bytes, the kernel %d", kept, kernel)
+			if kept+kernel > 64<<10 {
+				t.Errorf("gnet keeps %d bytes and the kernel %d for a client that never reads", kept, kernel)
+			}
+		})
+	}
+}
+
+// socketMemory is what the kernel counts for sending on a socket: sk_wmem_queued, of which SIOCOUTQ is the payload.
+func socketMemory(t *testing.T, fd int) int {
+	t.Helper()
+	var memory [9]uint32 // SK_MEMINFO_VARS: include/uapi/linux/sock_diag.h
+	const meminfo, wmemQueued = 55, 5
+	size := uint32(unsafe.Sizeof(memory))
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, meminfo, uintptr(unsafe.Pointer(&memory)),
+		uintptr(unsafe.Pointer(&size)), 0)
+	if errno != 0 {
+		t.Fatal(errno)
+	}
+	return int(memory[wmemQueued])
 }
 
 // A client that was spared more than odds gets a new image, unasked, and goes on from there.
