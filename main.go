@@ -267,7 +267,7 @@ func cores(n int) int {
 // gather is what /metrics shows: what the packages count, read when somebody asks.
 func gather(players *engine.Engine, m *market.Market, kept *store.Store, replica *market.Replica) prometheus.Gatherer {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	registry.MustRegister(latencies{players.Stats}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		meters(func(show func(name, help string, value float64, labels ...string)) {
 			s := players.Stats()
 			show("connections", "Open connections.", float64(s.Connections))
@@ -324,6 +324,23 @@ func gather(players *engine.Engine, m *market.Market, kept *store.Store, replica
 			}
 		}))
 	return registry
+}
+
+// latencies is the histogram of how long clients take to answer pings.
+type latencies struct{ of func() engine.Stats }
+
+func (latencies) Describe(chan<- *prometheus.Desc) {} // unchecked, as meters
+
+func (c latencies) Collect(to chan<- prometheus.Metric) {
+	h := c.of().Latencies
+	buckets, n := map[float64]uint64{}, uint64(0)
+	for i, bound := range engine.LatencyBounds {
+		n += h.Buckets[i]
+		buckets[float64(bound)/1e6] = n
+	}
+	n += h.Buckets[len(engine.LatencyBounds)]
+	to <- prometheus.MustNewConstHistogram(prometheus.NewDesc("server_latency_seconds", "From a ping to its pong: players in small rooms, and the quiet.", nil, nil),
+		n, float64(h.Sum)/1e6, buckets)
 }
 
 // meters is a prometheus collector that is one function.

@@ -18,7 +18,7 @@ const (
 func (l *loop) list(g *proto.Game) *room {
 	r := l.rooms[g.Game]
 	if r == nil {
-		r = &room{present: l.engine.counter(g.Game)}
+		r = &room{attendance: l.engine.attendance(g.Game)}
 		l.rooms[g.Game] = r
 		at, _ := slices.BinarySearchFunc(l.catalogue, g.Game, func(r *room, id proto.GameID) int {
 			return cmp.Compare(r.game.Game, id)
@@ -54,15 +54,6 @@ func (l *loop) forget() {
 	})
 }
 
-func (l *loop) presence(s *session, r *proto.Request) proto.Refusal {
-	room := l.rooms[r.Game]
-	if room == nil {
-		return proto.RefusedGameUnknown
-	}
-	l.tell(s, &proto.Presence{ID: r.ID, T: l.now, Game: r.Game, Present: int(room.present.Load())})
-	return proto.Accepted
-}
-
 func (l *loop) listGames(id proto.RequestID) *proto.Games {
 	m := &proto.Games{ID: id, T: l.now, Games: make([]proto.Game, 0, len(l.catalogue))}
 	for _, r := range l.catalogue {
@@ -70,7 +61,7 @@ func (l *loop) listGames(id proto.RequestID) *proto.Games {
 			continue // kept for those who are still inside
 		}
 		g := r.game
-		g.Present = int(r.present.Load())
+		g.Present = int(r.attendance.present.Load())
 		m.Games = append(m.Games, g)
 	}
 	return m

@@ -121,7 +121,7 @@ func (d *delivery) broadcast(e *Engine, outs []market.Out) *broadcast {
 			b.parts[i].pool = m.Pool
 		case *proto.GameChanged:
 			changed := *m // the market's must not change
-			changed.Game.Present = int(e.counter(b.game).Load())
+			changed.Game.Present = int(e.attendance(b.game).present.Load())
 			b.changed, message = &changed.Game, &changed
 		}
 		d.messages = append(d.messages, message)

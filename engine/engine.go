@@ -10,8 +10,8 @@
 //	thing                          owner                          others
 //	session, its socket and        its loop: one goroutine of     put parcels and calls into the loop's
 //	  buffers, its subscriptions     gnet's                         inbox and ring its bell
-//	room: a game's subscribers     its loop; each loop has its    present, the count of connections over
-//	  and queued broadcasts          own room of a game             all loops, is atomic
+//	room: a game's subscribers     its loop; each loop has its    attendance, who is in the game over all
+//	  and queued broadcasts          own room of a game             loops, has a mutex, and an atomic count
 //	broadcast: encoded frames,     nobody: never changed once     shared by all loops; the garbage
 //	  compressed or not              it is delivered                collector ends it
 //	batch                          the shard that calls Deliver   engine copies what it keeps
@@ -99,7 +99,7 @@ type Engine struct {
 	start     time.Time // of tick 0
 
 	mu      sync.Mutex
-	present map[proto.GameID]*atomic.Int64 // connections in each game, over all loops; guarded by mu, the counts are not
+	present map[proto.GameID]*attendance // who is in each game, over all loops; guarded by mu, an attendance by itself
 }
 
 // New listens on c.Listen and starts the loops, so that Addr is known and Deliver may be called. Nobody is
@@ -136,7 +136,7 @@ func New(c Config, m Market) (*Engine, error) {
 	}
 	e := &Engine{
 		config: c, limits: limits, market: m, tokens: newTokens(c.Secret),
-		start: time.Now(), present: map[proto.GameID]*atomic.Int64{},
+		start: time.Now(), present: map[proto.GameID]*attendance{},
 	}
 	e.deflaters.New = func() any { return newDeflater(c.Deflate) }
 	e.door.open(limits)
@@ -266,18 +266,18 @@ func (e *Engine) tick(ctx context.Context) {
 func (e *Engine) ticks() uint32 { return uint32(time.Since(e.start) / tick) }
 
 // Present is the number of connections that have joined a game.
-func (e *Engine) Present(game proto.GameID) int { return int(e.counter(game).Load()) }
+func (e *Engine) Present(game proto.GameID) int { return int(e.attendance(game).present.Load()) }
 
-// counter returns the count of connections in a game.
-func (e *Engine) counter(game proto.GameID) *atomic.Int64 {
+// attendance returns who is in a game.
+func (e *Engine) attendance(game proto.GameID) *attendance {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	n := e.present[game]
-	if n == nil {
-		n = new(atomic.Int64)
-		e.present[game] = n
+	a := e.present[game]
+	if a == nil {
+		a = new(attendance)
+		e.present[game] = a
 	}
-	return n
+	return a
 }
 
 // events is what gnet calls, on the loop that the connection belongs to.

@@ -202,6 +202,9 @@ func serveWith(t testing.TB, c Config, m *testMarket) (e *Engine, stop func() er
 	if c.Loops == 0 {
 		c.Loops = 2
 	}
+	if c.Limits.Presence == 0 {
+		c.Limits.Presence = time.Hour // most tests count the messages
+	}
 	if c.Limits.CloseTime == 0 {
 		c.Limits.CloseTime = time.Second
 	}

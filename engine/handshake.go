@@ -8,8 +8,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/gobwas/ws"
-
 	"tote/server/proto"
 )
 
@@ -25,9 +23,6 @@ const (
 )
 
 var blankLine = []byte("\r\n\r\n")
-
-// pingFrame has no payload: the pong is enough.
-var pingFrame = ws.MustCompileFrame(ws.NewPingFrame(nil))
 
 // handshake collects the head of an HTTP request and answers it.
 func (l *loop) handshake(s *session, in []byte) {

@@ -19,6 +19,7 @@ type Limits struct {
 	Connections    int           // in all. What RLIMIT_NOFILE leaves after descriptorsKept
 	PerAddress     int           // from one IPv4 address or IPv6 /64. 1,024, but for loopback, where proxies live: no limit
 	Heartbeat      time.Duration // of silence in a game, at most; a client may ask for as little as a fifth of it. 5 s
+	Presence       time.Duration // between two looks at who is in a small room, and so between two presence_changed. 3 s
 	StaleTime      time.Duration // without a sign of life from a game's shard, until its heartbeats say stale. 3 s: three beats of a shard
 	LaneBytes      int           // private bytes that the kernel has not taken; beyond it, 4000. 256 KiB
 	Joins          int           // games that a connection is in. 16
@@ -87,6 +88,7 @@ var defaults = Limits{
 	DrainTime:      10 * time.Second,
 	PerAddress:     1024,
 	Heartbeat:      5 * time.Second,
+	Presence:       3 * time.Second,
 	StaleTime:      3 * time.Second,
 	LaneBytes:      256 << 10,
 	Joins:          16,
@@ -126,7 +128,7 @@ func (l Limits) filled() (Limits, error) {
 	}{
 		{&l.HelloTime, defaults.HelloTime}, {&l.IdleTime, defaults.IdleTime},
 		{&l.CloseTime, defaults.CloseTime}, {&l.DrainTime, defaults.DrainTime},
-		{&l.Heartbeat, defaults.Heartbeat}, {&l.StaleTime, defaults.StaleTime}, {&l.MessageTime, defaults.MessageTime},
+		{&l.Heartbeat, defaults.Heartbeat}, {&l.Presence, defaults.Presence}, {&l.StaleTime, defaults.StaleTime}, {&l.MessageTime, defaults.MessageTime},
 	} {
 		if *field.value == 0 {
 			*field.value = field.standard

@@ -40,17 +40,20 @@ type loop struct {
 	parcels   []parcel // of the inbox
 	done      int      // parcels handled
 	calls     []func()
-	ticked    func()     // what a tick calls
-	ring      *ring      // nil: broadcasts are written
-	posted    []posted   // in the ring, in that order
-	dirty     []*session // with pending bytes
-	busy      marks      // slots
-	behind    []*session // that were spared a broadcast
-	listeners []listener // who asked for heartbeats
+	ticked    func()             // what a tick calls
+	ring      *ring              // nil: broadcasts are written
+	posted    []posted           // in the ring, in that order
+	dirty     []*session         // with pending bytes
+	busy      marks              // slots
+	behind    []*session         // that were spared a broadcast
+	listeners []listener         // who asked for heartbeats
+	people    map[uint32]*person // in small rooms, by slot
+	owed      bool               // the session being read has not answered the ping for its silence
 	wheel     wheel
 
 	weighed     proto.Time // when weigh last looked
 	idleTicks   uint32
+	sweepTicks  uint32
 	deflateLeft int                                          // private bytes that may be compressed until the next tick
 	kinds       [2]kinds                                     // of messages, by codec
 	heard       func(s *session, kind event, message []byte) // takes them: requested; an echo in conformance tests
@@ -81,8 +84,9 @@ type place struct {
 
 func newLoop(e *Engine, index int) *loop {
 	l := &loop{
-		engine: e, index: index, rooms: map[proto.GameID]*room{}, tick: e.ticks(),
+		engine: e, index: index, rooms: map[proto.GameID]*room{}, people: map[uint32]*person{}, tick: e.ticks(),
 		idleTicks:   ticks(e.limits.IdleTime),
+		sweepTicks:  max(1, uint32(e.limits.Presence/tick)),
 		kit:         kit{max: e.limits.MessageBytes, buffers: &e.buffers},
 		kinds:       [...]kinds{proto.JSON: texts, proto.Msgpack: binaries},
 		negotiation: negotiation{off: e.config.Deflate < 0},
@@ -170,6 +174,7 @@ func (l *loop) read(s *session, in []byte) {
 		return
 	}
 	l.now = l.engine.config.Now()
+	l.owed = s.pinged
 	s.heard, s.pinged = l.tick, false
 	l.counts.BytesIn += uint64(len(in))
 	switch s.state {
@@ -259,13 +264,16 @@ func (l *loop) answerRefused(s *session, m *proto.Refused) {
 
 // welcome ends hello. A guest gets his token, which the market does not know.
 func (l *loop) welcome(s *session, m *proto.Welcome) {
-	s.hello, s.account = 0, m.Account
+	s.hello, s.account, s.player = 0, m.Account, m.Name
 	if s.guest {
 		own := *m // the market's must not change
 		own.Token = l.engine.Token(m.Account)
 		m = &own
 	}
 	l.tell(s, m)
+	for _, in := range s.games { // a join may overtake hello
+		l.muster(in.room)
+	}
 }
 
 // ticks is what happens at each tick.
@@ -275,6 +283,9 @@ func (l *loop) ticks() {
 	l.catchUpAll()
 	l.beat()
 	l.weigh()
+	if (l.tick+uint32(l.index))%l.sweepTicks == 0 {
+		l.sweep()
+	}
 	if l.tick%forgetTicks == 0 {
 		l.forget()
 	}

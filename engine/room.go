@@ -2,7 +2,6 @@ package engine
 
 import (
 	"slices"
-	"sync/atomic"
 	"unsafe"
 
 	"tote/server/proto"
@@ -23,15 +22,15 @@ import (
 // not get, and whoever leaves leaves a hole, so that nobody changes places; holes are filled when the broadcast
 // is out.
 type room struct {
-	game    proto.Game
-	present *atomic.Int64 // over all loops
-	endedAt proto.Time    // 0: not ended
-	shard   int           // that the game lives on
-	seq     uint64        // of the last message of the market
-	heard   proto.Time    // last broadcast or heartbeat
-	stale   bool          // the last heartbeat said so
-	spent   proto.Time    // writing to its subscribers, since the last weighing
-	cost    float64       // see load
+	game       proto.Game
+	attendance *attendance // over all loops
+	endedAt    proto.Time  // 0: not ended
+	shard      int         // that the game lives on
+	seq        uint64      // of the last message of the market
+	heard      proto.Time  // last broadcast or heartbeat
+	stale      bool        // the last heartbeat said so
+	spent      proto.Time  // writing to its subscribers, since the last weighing
+	cost       float64     // see load
 
 	subs  []subscriber
 	holes []int // in subs
@@ -39,6 +38,10 @@ type room struct {
 	next   uint64   // number of the next message to come
 	queue  []queued // the first is being distributed if underway
 	newest []newest // odds of each open pool, by number
+
+	mustered bool   // this loop has put down its part of the attendance
+	told     uint32 // version of the attendance that subscribers here were told
+	untold   bool   // but for some
 
 	underway bool
 	began    proto.Time // of the first
@@ -58,6 +61,7 @@ type subscriber struct {
 	variant variant  // of the session
 	lost    bool     // was spared more than odds: only an image helps
 	asked   bool     // for that image; nothing is sent before it
+	told    uint32   // version of the attendance
 }
 
 const _ = uint(32 - unsafe.Sizeof(subscriber{}))
@@ -238,7 +242,7 @@ func (l *loop) joined(s *session, m *proto.Joined) {
 	sub := &r.subs[s.games[i].at]
 	sub.next, sub.lost, sub.asked = r.next, false, false
 	image := *m // the market's must not change
-	image.Game.Present = int(r.present.Load())
+	image.Game.Present = int(r.attendance.present.Load())
 	l.tell(s, &image)
 }
 
@@ -261,8 +265,10 @@ func (s *session) in(r *room) int {
 // subscribe returns the new membership.
 func (l *loop) subscribe(s *session, r *room) int {
 	r.subs = append(r.subs, subscriber{session: s, fd: int32(s.fd), slot: s.slot, variant: s.variant})
-	r.present.Add(1)
+	r.attendance.present.Add(1)
 	s.games = append(s.games, membership{r, len(r.subs) - 1})
+	r.untold = true
+	l.muster(r)
 	return len(s.games) - 1
 }
 
@@ -274,10 +280,13 @@ func (l *loop) unsubscribe(s *session, i int) {
 	s.games = s.games[:last]
 
 	m.room.subs[m.at] = subscriber{}
-	m.room.present.Add(-1)
+	m.room.attendance.present.Add(-1)
 	m.room.holes = append(m.room.holes, m.at)
 	if !m.room.underway {
 		m.room.fill()
+	}
+	if !l.draining {
+		l.muster(m.room)
 	}
 }
 

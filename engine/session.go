@@ -28,6 +28,7 @@ type session struct {
 
 	account proto.AccountID // 0: nobody yet
 	hello   proto.RequestID // of a hello that the market has not answered; 0: none
+	player  string          // name of the account, which the market keeps anyway
 
 	head    *bytebufferpool.ByteBuffer // of an HTTP request that is not whole
 	parser  *parser                    // of frames that are not whole
@@ -93,6 +94,8 @@ func (l *loop) frames(s *session, in []byte) {
 			l.heard(s, e, payload)
 		case eventPing:
 			l.pong(s, payload)
+		case eventPong:
+			l.ponged(s, payload, l.owed)
 		case eventClose:
 			l.goodbye(s, payload)
 		case eventWrong:
@@ -293,6 +296,7 @@ func (l *loop) retire(s *session) {
 	if s.account != 0 {
 		taken := l.engine.market.Submit(&market.Command{Kind: market.Detach, From: s.name(), Account: s.account, Arrived: l.now})
 		assert(taken, "a Detach is never refused")
-		s.account = 0
+		s.account, s.player = 0, ""
 	}
+	delete(l.people, s.slot)
 }

@@ -37,6 +37,7 @@ type Counts struct {
 	Inbox            uint64 // parcels that waited at the last tick
 	SpreadSum        uint64 // µs from a broadcast's first receiver to its last, per loop; divide by Broadcasts
 	SpreadMax        uint64 // µs
+	Latencies        Latencies
 }
 
 // Stats is what the engine has counted. It is a tick old at most.
@@ -149,4 +150,5 @@ func (c *Counts) add(o *Counts) {
 	c.Inbox += o.Inbox
 	c.SpreadSum += o.SpreadSum
 	c.SpreadMax = max(c.SpreadMax, o.SpreadMax)
+	c.Latencies.add(&o.Latencies)
 }

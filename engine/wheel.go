@@ -111,7 +111,7 @@ func (l *loop) dueIdle(s *session) {
 		l.wheel.set(s, s.deadline)
 	case l.tick-s.heard >= ping:
 		b := l.out(s)
-		b.B = append(b.B, pingFrame...)
+		b.B = l.appendPing(b.B)
 		s.pinged = true
 		s.deadline = l.tick + l.idleTicks - ping
 		l.wheel.set(s, s.deadline)

@@ -27,7 +27,7 @@
 //	             | question | questions | circles | circle | circle_left | circle_game
 //	private      = receipt | sold | refused | payout | refund | balance | question      (numbered by "n")
 //	broadcast    = odds | event | opened | locked | settled | voided | pool | game   (numbered by "seq")
-//	             | conflated | heartbeat
+//	             | conflated | heartbeat | presence_changed
 //
 // A request carries an "id" chosen by the client, from 1 to 2^53-1, and is answered
 // exactly once, with the same id: by its reply or by a refusal. The id of a stake is
@@ -79,6 +79,9 @@
 // "circle" and "parent", on no list, which members join, leave, ask and stake in as in any game. The events of the parent
 // are heard in it, and it ends with the parent. Others are refused (circle_foreign) whatever they ask about it. Whom the owner removes
 // is told (circle_left with id 0); the room's broadcasts end for him, what he has staked there stays and is settled.
+//
+// presence tells how many connections are in a game, and while they are at most 50 players, who: by name, with the latency that the
+// server measures by pings. Such a room is told by presence_changed whenever that changes, at most every few seconds.
 //
 // # A worked conversation
 //

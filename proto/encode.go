@@ -382,15 +382,6 @@ func (m *Unfollowed) append(w writer) writer {
 	return w.end(0)
 }
 
-func (m *Presence) append(w writer) writer {
-	w = w.open(m.Type())
-	w = num(w.key(`,"id":`), m.ID)
-	w = num(w.key(`,"t":`), m.T)
-	w = num(w.key(`,"game":`), m.Game)
-	w = num(w.key(`,"present":`), m.Present)
-	return w.end(0)
-}
-
 func (m *Clock) append(w writer) writer {
 	w = w.open(m.Type())
 	w = num(w.key(`,"id":`), m.ID)
@@ -551,7 +542,6 @@ func (m *Predictions) AppendJSON(b []byte) []byte { return m.append(writeJSON(b)
 func (m *Friends) AppendJSON(b []byte) []byte     { return m.append(writeJSON(b)).b }
 func (m *Followed) AppendJSON(b []byte) []byte    { return m.append(writeJSON(b)).b }
 func (m *Unfollowed) AppendJSON(b []byte) []byte  { return m.append(writeJSON(b)).b }
-func (m *Presence) AppendJSON(b []byte) []byte    { return m.append(writeJSON(b)).b }
 func (m *Clock) AppendJSON(b []byte) []byte       { return m.append(writeJSON(b)).b }
 func (m *Heartbeat) AppendJSON(b []byte) []byte   { return m.append(writeJSON(b)).b }
 func (m *Refused) AppendJSON(b []byte) []byte     { return m.append(writeJSON(b)).b }
@@ -578,7 +568,6 @@ func (m *Predictions) AppendMsgpack(b []byte) []byte { return m.append(writeMsgp
 func (m *Friends) AppendMsgpack(b []byte) []byte     { return m.append(writeMsgpack(b)).b }
 func (m *Followed) AppendMsgpack(b []byte) []byte    { return m.append(writeMsgpack(b)).b }
 func (m *Unfollowed) AppendMsgpack(b []byte) []byte  { return m.append(writeMsgpack(b)).b }
-func (m *Presence) AppendMsgpack(b []byte) []byte    { return m.append(writeMsgpack(b)).b }
 func (m *Clock) AppendMsgpack(b []byte) []byte       { return m.append(writeMsgpack(b)).b }
 func (m *Heartbeat) AppendMsgpack(b []byte) []byte   { return m.append(writeMsgpack(b)).b }
 func (m *Refused) AppendMsgpack(b []byte) []byte     { return m.append(writeMsgpack(b)).b }

@@ -169,13 +169,6 @@ type (
 		T       Time      `json:"t"`
 		Account AccountID `json:"account"`
 	}
-	// Presence counts the connections in a game.
-	Presence struct {
-		ID      RequestID `json:"id"`
-		T       Time      `json:"t"`
-		Game    GameID    `json:"game"`
-		Present int       `json:"present"`
-	}
 	// Clock answers time: with Sent, the client estimates its offset.
 	Clock struct {
 		ID   RequestID `json:"id"`
@@ -379,7 +372,6 @@ func (*Predictions) Type() string { return "predictions" }
 func (*Friends) Type() string     { return "friends" }
 func (*Followed) Type() string    { return "followed" }
 func (*Unfollowed) Type() string  { return "unfollowed" }
-func (*Presence) Type() string    { return "presence" }
 func (*Clock) Type() string       { return "time" }
 func (*Heartbeat) Type() string   { return "heartbeat" }
 func (*Refused) Type() string     { return "refused" }

@@ -33,7 +33,7 @@ var messageTypes = func() map[string]func() Message {
 		func() Message { return new(Sold) }, func() Message { return new(Quote) },
 		func() Message { return new(QuestionState) }, func() Message { return new(Questions) }, func() Message { return new(Circles) },
 		func() Message { return new(Circle) }, func() Message { return new(CircleLeft) }, func() Message { return new(CircleGame) },
-		func() Message { return new(PoolChanged) },
+		func() Message { return new(PoolChanged) }, func() Message { return new(PresenceChanged) },
 	} {
 		types[empty().Type()] = empty
 	}

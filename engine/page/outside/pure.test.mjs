@@ -204,6 +204,7 @@ test("words", () => {
   assert.equal(words.countdown(82_001), "1:23");
   assert.equal(words.countdown(-5), "0:00");
   assert.equal(words.countdown(3_600_000), "1:00:00");
+  assert.deepEqual([1, 499, 31_400, 999_400, 1_240_000].map(words.latency), ["1 ms", "1 ms", "31 ms", "999 ms", "1.2 s"]);
   assert.equal(words.refused({ code: "funds_short", reason: "…" }, 1230), "You have 1,230 credits. Choose a smaller amount.");
   assert.equal(words.refused({ code: "brand_new", reason: "the moon is full" }), "Not accepted: the moon is full.");
   assert.equal(words.event({ kind: "minute" }, ["A", "B"]), null);

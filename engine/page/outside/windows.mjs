@@ -50,6 +50,7 @@ assert.equal(await ada.text("#name"), "Ada <i>Lovelace</i>");
 assert.equal(await ada.card(odd).locator("h3").innerText(), markup);
 assert.equal(await ada.card(odd).locator("b, img").count(), 0, "names are text and nothing else");
 
+await whoIsHere();
 await sameOdds();
 await predictions();
 await results();
@@ -59,6 +60,17 @@ await nextMatch();
 for (const w of [ada, max]) await w.check("at the end");
 for (const p of crowd) p.leave();
 await browser.close();
+
+// Six are here: both visitors see everybody's name, as text, and the time that a message takes to each other and back.
+async function whoIsHere() {
+  for (const [w, other] of [[ada, "Max"], [max, "Ada <i>Lovelace</i>"]]) {
+    const people = w.page.locator("#people li");
+    await w.page.waitForFunction(() => document.querySelectorAll("#people li").length === 6);
+    await people.filter({ hasText: other }).filter({ hasText: / ms/ }).waitFor();
+    assert.equal(await people.locator("i, b").count(), 0, "names are text and nothing else");
+    assert.equal(await people.locator("xpath=self::*[contains(@class,'own')]").count(), 1, "oneself is told apart");
+  }
+}
 
 // Each distribution that the crowd causes is shown by both windows, with the same odds.
 async function sameOdds() {

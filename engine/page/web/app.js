@@ -16,6 +16,7 @@ import * as words from "./words.js";
 const lookEvery = 2_000; // ms between looks for a match, while none is on
 const countEvery = 10_000; // ms between looks at how many are here and what else is on, while one is
 const resultStays = 6_000; // ms that an ended match stays before the next one
+const peopleMax = 100; // connections beyond which a list of who is here cannot be whole
 const tickEvery = 250; // ms; of countdowns
 const repeatWithin = 10_000; // ms after which an unanswered prediction is not sent again: its odds were others
 
@@ -31,6 +32,7 @@ let joining = 0; // game whose image was asked for
 let ended = 0; // when the match on show ended, by performance.now
 let looked = 0; // when the games were listed, by performance.now
 let present = 0; // connections in the match on show
+let people = []; // who they are, where they are few: proto.Person
 
 const socket = new Socket({
   url: location.origin.replace(/^http/, "ws") + "/ws",
@@ -119,6 +121,7 @@ async function follow(again = false) {
   view.others(games.filter((g) => g !== next && g.state !== "ended"), (g) => void turnTo(g).catch(unlessLost));
   if (next.game !== shown) return stays() ? undefined : turnTo(next);
   present = next.present;
+  if (present > peopleMax) people = [];
   showMatch();
   return again ? join(shown) : undefined;
 }
@@ -172,6 +175,8 @@ function heard(m) {
     case "balance":
     case "refused":
       return told(m);
+    case "presence_changed":
+      return here(m);
   }
   switch (picture.hear(m)) {
     case APPLIED:
@@ -190,9 +195,20 @@ function welcomed(m) {
   view.face(picture.game ? "game" : "waiting");
 }
 
+// Who is in a small room, now and then; without people it is no longer small.
+function here(m) {
+  if (m.game !== picture.game?.game) return;
+  present = m.present;
+  people = m.people ?? [];
+  showMatch();
+}
+
 // The image of a game, asked for or not.
 function imaged(m) {
-  if (picture.game?.game !== m.game.game) ended = 0;
+  if (picture.game?.game !== m.game.game) {
+    ended = 0;
+    people = [];
+  }
   picture.image(m);
   present = m.game.present;
   noteEnd();
@@ -228,7 +244,9 @@ function moved(m) {
 }
 
 function showMatch() {
-  if (picture.game) view.match(picture, present);
+  if (!picture.game) return;
+  view.match(picture, present);
+  view.people(people, purse.account);
 }
 
 function noteEnd() {

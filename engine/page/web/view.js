@@ -72,6 +72,19 @@ export function others(games, turnTo) {
   list.replaceChildren(...games.map((g) => make("li", {}, make("button", { type: "button", class: "chip", onclick: () => turnTo(g) }, g.name))));
 }
 
+// Who is here, where they are few: each with the time that a message takes to them and back.
+export function people(list, own) {
+  byId("people-part").hidden = list.length === 0;
+  const rows = list.map((p) => [p, p.latency > 0 ? words.latency(p.latency) : ""]);
+  const key = rows.map(([p, took]) => `${p.account} ${p.name} ${took}`).join();
+  const element = byId("people");
+  if (element.dataset.key === key) return;
+  element.dataset.key = key;
+  element.replaceChildren(
+    ...rows.map(([p, took]) => make("li", { class: p.account === own ? "own" : null, "data-account": p.account }, p.name, make("span", { class: "latency" }, took))),
+  );
+}
+
 // A goal: the scoreboard lights up.
 export function cheer() {
   animate(document.querySelector(".match"), [{ backgroundColor: "var(--pitch-cheer)" }, { backgroundColor: "var(--pitch)" }], 1800);

@@ -82,6 +82,11 @@ export function count(n, one) {
   return `${credits(n)} ${n === 1 ? one : one + "s"}`;
 }
 
+// 31400 µs → "31 ms"
+export function latency(us) {
+  return us < 1_000_000 ? `${Math.max(1, Math.round(us / 1000))} ms` : `${(us / 1_000_000).toFixed(1)} s`;
+}
+
 // Time of day of the reader, for milliseconds of Unix time.
 export function time(ms) {
   return new Date(ms).toLocaleTimeString("en-GB");
