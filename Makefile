@@ -12,10 +12,10 @@ run: build ## a live match with simulated players at http://localhost:8080/
 build:
 	$(GO) build -o server .
 
-# What the outside tests need besides Go: a browser, node, and two npm packages.
+# What the outside tests need besides Go: a browser, node, two npm packages, and systemd to read its units.
 setup:
-	@command -v chromium >/dev/null && command -v node >/dev/null && command -v npm >/dev/null || \
-		(apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium nodejs npm)
+	@command -v chromium >/dev/null && command -v node >/dev/null && command -v npm >/dev/null && command -v systemd-analyze >/dev/null || \
+		(apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium nodejs npm systemd)
 	cd $(OUTSIDE) && npm ci --no-audit --no-fund --silent
 
 test: setup check ## everything that must hold

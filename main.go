@@ -42,6 +42,7 @@ import (
 	"tote/server/store"
 	"tote/server/tuning"
 	"tote/server/tuning/command"
+	"tote/server/tuning/systemd"
 )
 
 // cli is the whole command line. Every flag can also come from a TOML file (--config) and from the environment
@@ -149,11 +150,24 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger) error {
 	if err := lockMemory(c.LockMemory); err != nil {
 		return err
 	}
+	supervisor, err := systemd.Inherit()
+	if err != nil {
+		return err
+	}
+	defer supervisor.Close()
+	operators := supervisor.Listener(systemd.Operators)
+	if operators != nil {
+		defer operators.Close()
+		c.Admin = operators.Addr().String()
+	}
 	if err := admin.Check(c.Admin, c.AdminToken); err != nil {
 		return err
 	}
 	if c.Demo && c.GuestCredits == 0 {
 		c.GuestCredits = demoCredits
+	}
+	if err := supervisor.Status("replaying the journal"); err != nil {
+		return err
 	}
 	kept, replica, err := c.recover(log)
 	if err != nil {
@@ -163,11 +177,12 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return errors.Join(err, kept.Close())
 	}
-	operators, err := net.Listen("tcp", c.Admin)
-	if err != nil {
-		return errors.Join(fmt.Errorf("listen for operators: %w", err), kept.Close())
+	if operators == nil {
+		if operators, err = net.Listen("tcp", c.Admin); err != nil {
+			return errors.Join(fmt.Errorf("listen for operators: %w", err), kept.Close())
+		}
+		defer operators.Close()
 	}
-	defer operators.Close()
 
 	var players *engine.Engine
 	var desk *admin.Desk
@@ -183,7 +198,7 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger) error {
 		return errors.Join(err, kept.Close())
 	}
 	players, err = engine.New(engine.Config{
-		Listen: c.Listen, Loops: c.Loops, Secret: secret, GuestCredits: c.GuestCredits, Page: page.Handler(), Broadcast: c.Broadcast, Log: log, Now: now,
+		Listen: c.Listen, Listener: supervisor.Listener(systemd.Players), Loops: c.Loops, Secret: secret, GuestCredits: c.GuestCredits, Page: page.Handler(), Broadcast: c.Broadcast, Log: log, Now: now,
 		Limits: engine.Limits{Connections: c.Connections, PerAddress: c.PerAddress, IdleTime: c.Idle, Heartbeat: c.Heartbeat},
 	}, m)
 	if err != nil {
@@ -203,12 +218,14 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger) error {
 	if err := c.announce(log, players.Addr(), operators.Addr()); err != nil {
 		return errors.Join(err, kept.Close())
 	}
+	watching := supervise(ctx, log, supervisor, players, m)
 	stopDemo := func() {}
 	if c.Demo {
 		stopDemo = demo(ctx, log, players.Addr(), operators.Addr(), c.AdminToken)
 	}
 
 	err = players.Run(ctx)
+	watching.Wait()
 	stopDemo()
 	closing, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -220,6 +237,25 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger) error {
 	}
 	log.Info("stopped", "record", replica.Seq(), "error", err)
 	return err
+}
+
+// supervise tells systemd that we serve, that we move on, and, when ctx has ended, that we stop.
+func supervise(ctx context.Context, log *slog.Logger, supervisor *systemd.Service, players *engine.Engine, m *market.Market) *sync.WaitGroup {
+	tell := func(err error) {
+		if err != nil {
+			log.Error("systemd does not listen", "error", err)
+		}
+	}
+	tell(supervisor.Ready())
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		supervisor.Watch(ctx, log, func() map[string][]uint64 {
+			return map[string][]uint64{"loop": players.Progress(), "shard": m.Progress()}
+		})
+		<-ctx.Done()
+		tell(supervisor.Stopping())
+	})
+	return &watching
 }
 
 // recover opens the store and rebuilds the market from it.

@@ -124,18 +124,23 @@ func household(a netip.Addr) netip.Addr {
 	return prefix.Addr()
 }
 
-// listen sets the options of all connections: the kernel gives an accepted socket those of its listener. TCP_NODELAY is
-// Go's default, set for each connection.
-func listen(address string) (*net.TCPListener, error) {
-	config := net.ListenConfig{KeepAlive: -1, Control: func(_, _ string, c syscall.RawConn) error { // the engine pings
-		var failed error
-		err := c.Control(func(fd uintptr) {
-			failed = errors.Join(
-				setOption(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer),
-				setOption(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSentLow))
-		})
-		return errors.Join(err, failed)
-	}}
+// listen opens the door, or takes one that was opened for us.
+func listen(address string, inherited net.Listener) (*net.TCPListener, error) {
+	if inherited != nil {
+		l, ok := inherited.(*net.TCPListener)
+		if !ok {
+			return nil, fmt.Errorf("listen: the inherited socket is a %T, not TCP", inherited)
+		}
+		raw, err := l.SyscallConn()
+		if err == nil {
+			err = shape(raw)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("listen: %w", err)
+		}
+		return l, nil
+	}
+	config := net.ListenConfig{KeepAlive: -1, Control: func(_, _ string, c syscall.RawConn) error { return shape(c) }} // the engine pings
 	l, err := config.Listen(context.Background(), "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
@@ -233,8 +238,16 @@ func (e *Engine) welcome(c *net.TCPConn) {
 	// gnet puts the zones of addresses into a pool of bytes to be written to when the connection ends, and
 	// these strings are not ours.
 	remote.Zone, c.LocalAddr().(*net.TCPAddr).Zone = "", ""
-	_, err := e.client.EnrollContext(c, s) // closes c, and returns when OnOpen has
-	if s.loop == nil {                     // or epoll took no more, of which gnet says nothing
+	var err error
+	if e.config.Listener != nil { // Go takes it for one that wants probes: 15 s after 15 s, to every idle phone
+		err = c.SetKeepAlive(false)
+	}
+	if err == nil {
+		_, err = e.client.EnrollContext(c, s) // closes c, and returns when OnOpen has
+	} else {
+		_ = c.Close()
+	}
+	if s.loop == nil { // or epoll took no more, of which gnet says nothing
 		e.door.leave(s.address)
 		e.notTaken(err)
 	}
@@ -253,6 +266,18 @@ func (e *Engine) notTaken(err error) {
 
 func isStarved(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+}
+
+// shape sets the options of a listener, which the kernel gives to each socket that it accepts. TCP_NODELAY is Go's
+// default, set for each connection.
+func shape(listener syscall.RawConn) error {
+	var failed error
+	err := listener.Control(func(fd uintptr) {
+		failed = errors.Join(
+			setOption(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer),
+			setOption(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSentLow))
+	})
+	return errors.Join(err, failed)
 }
 
 func setOption(fd uintptr, level, option, value int) error {

@@ -68,6 +68,7 @@ type Market interface {
 // Config is what an Engine needs to know. Zero values are defaults but for Listen and Secret.
 type Config struct {
 	Listen       string            // host:port; port 0 is any
+	Listener     net.Listener      // of TCP, opened by somebody else, and the engine's from now on; nil: Listen is opened
 	Loops        int               // GOMAXPROCS
 	Secret       []byte            // signs tokens; 16 bytes at least
 	GuestCredits proto.Amount      // what a guest begins with; 0: no guests
@@ -140,7 +141,7 @@ func New(c Config, m Market) (*Engine, error) {
 	}
 	e.deflaters.New = func() any { return newDeflater(c.Deflate) }
 	e.door.open(limits)
-	if e.listener, err = listen(c.Listen); err != nil {
+	if e.listener, err = listen(c.Listen, c.Listener); err != nil {
 		return nil, fmt.Errorf("make an engine: %w", err)
 	}
 	if err := e.startLoops(); err != nil {

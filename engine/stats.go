@@ -59,6 +59,7 @@ type counts struct {
 	Counts
 	refusals [256]uint64 // by Refusal
 	closes   [32]uint64  // by closeIndex
+	ticks    uint64      // handled
 }
 
 // published is the copy of counts that others may see.
@@ -87,10 +88,22 @@ func (c *counts) closed(code proto.CloseCode) { c.closes[closeIndex(code)]++ }
 
 // publish shows the counts, once in a tick: counting itself needs no atomic instruction.
 func (l *loop) publish() {
+	l.counts.ticks++
 	l.counts.Inflated, l.counts.Bombs = l.kit.inflater.done, l.kit.inflater.bombs
 	l.published.mu.Lock()
 	l.published.counts = l.counts
 	l.published.mu.Unlock()
+}
+
+// Progress counts the ticks that each loop has handled: ten per second as long as it turns.
+func (e *Engine) Progress() []uint64 {
+	counts := make([]uint64, len(e.loops))
+	for i, l := range e.loops {
+		l.published.mu.Lock()
+		counts[i] = l.published.counts.ticks
+		l.published.mu.Unlock()
+	}
+	return counts
 }
 
 // Stats sums up the loops.

@@ -261,3 +261,13 @@ func (m *Market) Depths() []int {
 	}
 	return depths
 }
+
+// Progress counts the batches that each shard has delivered. A count that does not grow for some beats tells of a shard
+// that does not turn, or of a journal that does not make durable what the shard has seen.
+func (m *Market) Progress() []uint64 {
+	counts := make([]uint64, len(m.shards))
+	for i, s := range m.shards {
+		counts[i] = s.delivered.Load()
+	}
+	return counts
+}

@@ -308,6 +308,39 @@ func TestDurableBeforeTold(t *testing.T) {
 	}
 }
 
+// Progress grows with every beat, but not of a shard that has seen what the journal does not make durable.
+func TestProgress(t *testing.T) {
+	tb := newTable(t, 2)
+	before := tb.m.Progress()
+	tb.after(2 * beat)
+	now := tb.m.Progress()
+	for i := range now {
+		if now[i] <= before[i] {
+			t.Errorf("shard %d has delivered %d batches after two beats, %d before", i, now[i], before[i])
+		}
+	}
+	tb.m.Submit(&Command{Kind: OpenGame, Game: tb.m.NextGame(), Args: &proto.GameOpening{Name: "a game"}})
+	tb.turns()
+	before = tb.m.Progress()
+	for range 5 {
+		tb.now += 2 * beat
+		tb.turns()
+	}
+	stand := 0
+	for i, n := range tb.m.Progress() {
+		if n == before[i] {
+			stand++
+		}
+	}
+	if stand != 1 {
+		t.Errorf("%d shards stand, but the journal stands still for one", stand)
+	}
+	tb.settle()
+	if now := tb.m.Progress(); now[0] == before[0] || now[1] == before[1] {
+		t.Errorf("the journal goes on, and progress is %v after %v", now, before)
+	}
+}
+
 // Odds: the first change after a quiet interval at once, the rest when the interval has passed, and then
 // nothing until something changes. Each says what it counts.
 func TestDistributionsComeInBatches(t *testing.T) {

@@ -1,6 +1,10 @@
 package market
 
-import "tote/server/proto"
+import (
+	"sync/atomic"
+
+	"tote/server/proto"
+)
 
 // Shard owns a part of the accounts and of the games. A turn takes everything that has arrived, decides,
 // appends, writes to the other shards, and speaks:
@@ -9,7 +13,7 @@ import "tote/server/proto"
 //	                                 ├─▶ letters to other shards, after the records they tell of
 //	                                 └─▶ batch ─▶ unsaid ─▶ Deliver, once durable
 //
-// Owner of every field but the inbox: the goroutine in run.
+// Owner of every field but inbox and delivered: the goroutine in run.
 type Shard struct {
 	book
 	market *Market
@@ -33,6 +37,8 @@ type Shard struct {
 	idle     []*live   // of accounts that needed one for a moment
 	commands []Command // spare slices for the inbox
 	incoming []letter
+
+	delivered atomic.Uint64 // batches; anybody may read it
 
 	questions map[uint64]*question // asked of other shards and not answered by all
 	asked     uint64
@@ -173,6 +179,7 @@ func (s *Shard) speak() {
 			break
 		}
 		s.config.Deliver(p.batch)
+		s.delivered.Add(1)
 		p.batch.Outs = reuse(p.batch.Outs)
 		s.spare = append(s.spare, p.batch)
 		said++

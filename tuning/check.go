@@ -176,7 +176,7 @@ func arithmetic(s sizing) string {
 }
 
 const (
-	knobDescriptors = "RLIMIT_NOFILE of this shell"
+	knobDescriptors = "RLIMIT_NOFILE of this process"
 	knobUnit        = "LimitNOFILE of " + serviceName
 )
 

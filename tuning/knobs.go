@@ -63,6 +63,11 @@ const (
 // descriptorsWanted: after a cut of the network everybody comes back while the dead connections are still open.
 func (s sizing) descriptorsWanted() uint64 { return powerAbove(2 * s.connections) }
 
+// Descriptors is LimitNOFILE for what is wanted.
+func Descriptors(w Want) (uint64, error) {
+	return sizing{connections: uint64(w.Connections)}.descriptorsWanted(), w.check()
+}
+
 // backlog: an eighth of all at the door at once.
 func (s sizing) backlog() uint64 {
 	return min(max(powerAbove(s.connections/8), backlogMin), backlogMax)

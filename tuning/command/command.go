@@ -6,10 +6,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
+	"path/filepath"
+	"slices"
 	"time"
 
 	"tote/server/tuning"
+	"tote/server/tuning/systemd"
 )
 
 // Command is `server tune`, for the command line parser.
@@ -19,6 +23,7 @@ type Command struct {
 	Apply   apply   `cmd:"" help:"Change it, verify it, and remember what was there."`
 	Confirm confirm `cmd:"" help:"Keep what apply --confirm has changed."`
 	Revert  revert  `cmd:"" help:"Restore exactly what was there before apply."`
+	Unit    unit    `cmd:"" help:"Write a hardened systemd unit, and its sockets."`
 	Guard   guard   `cmd:"" hidden:"" help:"Revert an apply that nobody confirms; started by apply --confirm."`
 }
 
@@ -128,6 +133,42 @@ func (c *revert) Run() error {
 		return nil
 	}
 	fmt.Println("reverted")
+	return nil
+}
+
+type unit struct {
+	Write       string `type:"existingdir" help:"Write the files to this directory, as /etc/systemd/system, instead of printing them." placeholder:"DIR"`
+	Binary      string `help:"Path of the server; this one if not set." placeholder:"FILE"`
+	ConfigFile  string `help:"Path of the TOML file that the service reads its flags from." placeholder:"FILE"`
+	Listen      string `default:"0.0.0.0:8080" help:"Address for players." placeholder:"ADDR"`
+	Admin       string `default:"127.0.0.1:8081" help:"Address for operators." placeholder:"ADDR"`
+	User        string `help:"Run as this user; if not set, as one that systemd makes (DynamicUser)." placeholder:"NAME"`
+	Connections int    `default:"100000" help:"How many connections to hold."`
+}
+
+func (c *unit) Run() error {
+	descriptors, err := tuning.Descriptors(tuning.Want{Connections: c.Connections})
+	if err != nil {
+		return err
+	}
+	if c.Binary == "" {
+		if c.Binary, err = os.Executable(); err != nil {
+			return fmt.Errorf("find the server's own binary: %w", err)
+		}
+	}
+	files, err := systemd.Units{Binary: c.Binary, Config: c.ConfigFile, Players: c.Listen, Operators: c.Admin, User: c.User, Descriptors: descriptors}.Files()
+	if err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if c.Write == "" {
+			fmt.Printf("# %s\n%s\n", name, files[name])
+			continue
+		}
+		if err := os.WriteFile(filepath.Join(c.Write, name), []byte(files[name]), 0o644); err != nil {
+			return fmt.Errorf("write a unit: %w", err)
+		}
+	}
 	return nil
 }
 
