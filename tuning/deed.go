@@ -288,7 +288,7 @@ func (d *deed) undo(force bool) error {
 	}
 	for i := len(d.Knobs) - 1; i >= 0; i-- {
 		c := &d.Knobs[i]
-		if is, err := d.knobState(c); err == nil && (is == untouched || is == unneeded) {
+		if now, err := os.ReadFile(d.knobPath(c)); err == nil && string(now) == c.Before {
 			continue
 		}
 		failed = errors.Join(failed, d.setKnob(c, c.Before))
@@ -391,12 +391,20 @@ func sumOf(path string) (string, error) {
 // sameValue compares a knob's values: the kernel writes tabs and an end of line.
 func sameValue(a, b string) bool { return slices.Equal(strings.Fields(a), strings.Fields(b)) }
 
+// writeKnob sets a knob by one write, as the kernel takes it. In an image it is an ordinary file with a size: what was longer is
+// overwritten with spaces before it is cut, so that a kill in between leaves a value and not a piece of one.
 func writeKnob(path, value string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
+	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteString(value)
+	info, err := f.Stat()
+	if err == nil {
+		_, err = f.WriteString(value + strings.Repeat(" ", max(int(info.Size())-len(value), 0)))
+	}
+	if err == nil && info.Size() > int64(len(value)) {
+		err = f.Truncate(int64(len(value)))
+	}
 	return errors.Join(err, f.Close())
 }
 
