@@ -103,6 +103,9 @@ type serve struct {
 	LockMemory   bool          `help:"Keep all memory of the process in RAM, and take the heap in large pieces as it grows (mlockall)."`
 	Heartbeat    time.Duration `help:"Longest silence in a game; 0: the default of 5s."`
 	PerAddress   int           `help:"Most connections from one address; 0: the default of 1024, and no limit for loopback."`
+	Moderate     bool          `help:"Questions that players ask everybody in a game wait for an operator's approval; those in circles do not."`
+	Reports      int           `default:"3" help:"So many players who report a question suspend it until an operator has looked at it."`
+	ChallengeFor time.Duration `default:"10m" help:"How long players may challenge the winner whom the asker of a question names."`
 	SnapshotAt   uint64        `help:"Records between snapshots; 0: the default of about a million."`
 
 	ForgetHistory bool `help:"Start though views.db is gone or does not reach as far as the snapshot: statements and archives of before are lost."`
@@ -188,7 +191,7 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger) error {
 	var desk *admin.Desk
 	m, err := market.New(market.Config{
 		Shards: cores(c.Shards), Epoch: uint64(now()), Durability: c.Durability.String(), Now: now, Journal: kept,
-		Interval: proto.Time(c.Interval.Microseconds()),
+		Interval: proto.Time(c.Interval.Microseconds()), Moderate: c.Moderate, Reports: c.Reports, ChallengeFor: proto.Time(c.ChallengeFor.Microseconds()),
 		Deliver: func(b *market.Batch) {
 			players.Deliver(b)
 			desk.Deliver(b)

@@ -30,25 +30,30 @@ func (l *loop) list(g *proto.Game) *room {
 	case g.State != proto.GameEnded:
 		r.endedAt = 0
 	case r.endedAt == 0:
-		r.endedAt = l.now
-		l.forget()
+		if r.endedAt = l.now; g.Circle == 0 { // of rooms, thousands may end with their game
+			l.forget()
+		}
 	}
 	return r
 }
 
-// forget takes ended games off the catalogue. Rooms go with them, but not while somebody is inside.
+// forget takes ended games off the catalogue. Rooms go with them, but not while somebody is inside. Those of circles, which are
+// never listed, do not stay.
 func (l *loop) forget() {
 	ended := 0
 	for _, r := range l.catalogue {
-		if r.endedAt != 0 {
+		if r.endedAt != 0 && r.game.Circle == 0 {
 			ended++
 		}
 	}
 	l.catalogue = slices.DeleteFunc(l.catalogue, func(r *room) bool {
-		if r.endedAt == 0 || l.now-r.endedAt < endedStay && ended <= endedMax || len(r.subs) > 0 {
+		listed := r.game.Circle == 0
+		if r.endedAt == 0 || len(r.subs) > 0 || listed && l.now-r.endedAt < endedStay && ended <= endedMax {
 			return false
 		}
-		ended--
+		if listed {
+			ended--
+		}
 		delete(l.rooms, r.game.Game)
 		return true
 	})
@@ -57,7 +62,7 @@ func (l *loop) forget() {
 func (l *loop) listGames(id proto.RequestID) *proto.Games {
 	m := &proto.Games{ID: id, T: l.now, Games: make([]proto.Game, 0, len(l.catalogue))}
 	for _, r := range l.catalogue {
-		if r.endedAt != 0 && l.now-r.endedAt >= endedStay {
+		if r.endedAt != 0 && l.now-r.endedAt >= endedStay || r.game.Circle != 0 {
 			continue // kept for those who are still inside
 		}
 		g := r.game

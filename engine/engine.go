@@ -63,6 +63,8 @@ type Market interface {
 	Submit(c *market.Command) bool
 	// NextAccount returns a fresh account id, for a guest.
 	NextAccount() proto.AccountID
+	// NextCircle returns a fresh circle id.
+	NextCircle() proto.CircleID
 }
 
 // Config is what an Engine needs to know. Zero values are defaults but for Listen and Secret.

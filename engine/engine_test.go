@@ -58,6 +58,8 @@ func (m *testMarket) NextAccount() proto.AccountID {
 	return m.accounts
 }
 
+func (m *testMarket) NextCircle() proto.CircleID { return 5 }
+
 func (m *testMarket) Submit(c *market.Command) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

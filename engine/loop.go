@@ -246,6 +246,8 @@ func (l *loop) answer(s *session, out *market.Out) {
 			l.welcome(s, m)
 		case *proto.Joined:
 			l.joined(s, m)
+		case *proto.CircleLeft:
+			l.leftCircle(s, m)
 		default:
 			l.tell(s, m)
 		}

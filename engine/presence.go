@@ -94,6 +94,9 @@ func (l *loop) presence(s *session, r *proto.Request) proto.Refusal {
 	if room == nil {
 		return proto.RefusedGameUnknown
 	}
+	if s.barred(room) {
+		return proto.RefusedGameNotJoined
+	}
 	people, _ := room.attendance.now()
 	l.tell(s, &proto.Presence{ID: r.ID, T: l.now, Game: r.Game, Present: int(room.attendance.present.Load()), People: people})
 	return proto.Accepted

@@ -215,17 +215,23 @@ func (l *loop) carryOut(s *session, r *proto.Request) proto.Refusal {
 	case proto.RequestUnfollow:
 		return l.submit(s, r, market.Unfollow)
 	default:
-		return proto.RefusedRequestUnknown
+		return l.social(s, r)
 	}
 	return proto.Accepted
 }
 
-// submit gives the market a command with all that the request says. The answer comes in a batch.
-func (l *loop) submit(s *session, r *proto.Request, kind market.CommandKind) proto.Refusal {
-	l.command = market.Command{
-		Kind: kind, From: s.name(), ID: r.ID, Account: s.account, Arrived: l.now,
+// commandOf is a command with what most requests say.
+func (l *loop) commandOf(s *session, r *proto.Request) market.Command {
+	return market.Command{
+		From: s.name(), ID: r.ID, Account: s.account, Arrived: l.now,
 		Game: r.Game, Pool: r.Pool, Outcome: r.Outcome, Amount: r.Amount, Other: r.Account,
 	}
+}
+
+// submit gives the market a command with all that the request says. The answer comes in a batch.
+func (l *loop) submit(s *session, r *proto.Request, kind market.CommandKind) proto.Refusal {
+	l.command = l.commandOf(s, r)
+	l.command.Kind = kind
 	if !l.engine.market.Submit(&l.command) {
 		return proto.RefusedBusy
 	}

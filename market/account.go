@@ -16,6 +16,8 @@ type live struct {
 	held     proto.Amount
 	holds    []hold // stakes in decision
 	refused  []refusedStake
+	asked    proto.Time // a question, last
+	joining  int        // circles that decide whether the account joins
 }
 
 // hold is a stake that its pool's shard decides right now, or after another one of the account: in each pool they are decided
@@ -55,7 +57,7 @@ func (s *Shard) lives(a *account) *live {
 
 // rest takes it back where nothing is lost with it.
 func (s *Shard) rest(a *account) {
-	if l := a.live; l != nil && !l.attached && len(l.holds) == 0 && len(l.refused) == 0 {
+	if l := a.live; l != nil && !l.attached && len(l.holds) == 0 && len(l.refused) == 0 && l.joining == 0 && l.asked == 0 {
 		a.live = nil
 		if len(s.idle) < keptMax {
 			s.idle = append(s.idle, l)
@@ -104,6 +106,10 @@ func (s *Shard) accountCommand(c *Command) {
 		s.follow(c, a)
 	case Unfollow:
 		s.unfollow(c, a)
+	case Ask, Resolve, Challenge, Report, ShowQuestions:
+		s.inquire(c, a)
+	case CreateCircle, JoinCircle, LeaveCircle, RemoveMember, ShowCircles, ShowCircle, EnterRoom:
+		s.circleCommand(c, a)
 	default:
 		assert(false, "an account's command is known")
 	}
@@ -201,7 +207,7 @@ func (s *Shard) stake(c *Command, a *account) {
 // askPool lets the pool's shard decide a stake that is held.
 func (s *Shard) askPool(a *account, asked *refusedStake) {
 	l := letter{kind: letterDecide, sell: asked.sell, account: a.id, pool: asked.pool, outcome: asked.outcome, request: asked.request,
-		amount: asked.amount, arrived: asked.arrived}
+		amount: asked.amount, arrived: asked.arrived, circles: a.circles}
 	l.staked, l.backs = a.position(asked.pool)
 	s.write(s.market.shardOfGame(asked.pool.Game()), &l)
 }

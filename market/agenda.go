@@ -19,6 +19,7 @@ const (
 	publishGame appointmentKind = iota
 	lockPool
 	voidPool
+	settleClaim
 	archiveGame
 )
 

@@ -72,20 +72,27 @@ func (p *pool) odds() []proto.Odd {
 
 func (p *pool) show() proto.Pool {
 	return proto.Pool{Pool: p.id, Question: p.opening.Question, Labels: p.opening.Labels, State: p.state, LocksAt: p.opening.LocksAt,
-		Takeout: p.opening.Takeout, Odds: p.odds(), Winners: slices.Clone(p.winners)}
+		Takeout: p.opening.Takeout, Odds: p.odds(), Winners: slices.Clone(p.winners), Asked: p.showAsked()}
 }
 
-func (g *game) showPools() []proto.Pool {
-	pools := make([]proto.Pool, len(g.pools))
-	for i, p := range g.pools {
-		pools[i] = p.show()
+// showPools shows what all may see, or all that there is.
+func (g *game) showPools(hidden bool) []proto.Pool {
+	pools := make([]proto.Pool, 0, len(g.pools))
+	for _, p := range g.pools {
+		if hidden || !p.hidden() {
+			pools = append(pools, p.show())
+		}
 	}
 	return pools
 }
 
 func (g *game) show() proto.Game {
-	return proto.Game{Game: g.id, Name: g.opening.Name, State: g.state, Teams: g.opening.Teams, Score: g.score, Minute: g.minute,
-		Interval: g.interval()}
+	show := proto.Game{Game: g.id, Name: g.opening.Name, State: g.state, Teams: g.opening.Teams, Score: g.score, Minute: g.minute,
+		Interval: g.interval(), Circle: g.circle}
+	if g.circle != 0 {
+		show.Parent = g.id.Main()
+	}
+	return show
 }
 
 // showGame tells all loops of a game's state, whether or not anybody has joined it.
@@ -104,10 +111,12 @@ func (s *Shard) announce() {
 		}
 		for _, p := range g.pools {
 			switch {
-			case p.state == proto.PoolOpen && p.opening.LocksAt != 0:
+			case (p.unlocked() || p.state == proto.PoolProposed) && p.opening.LocksAt != 0:
 				s.agenda.add(appointment{at: p.opening.LocksAt, kind: lockPool, pool: p.id})
-			case p.state == proto.PoolLocked:
-				s.agenda.add(appointment{at: p.locked + s.config.VoidAfter, kind: voidPool, pool: p.id})
+			case p.undecided():
+				s.agenda.add(appointment{at: p.voidAt(s.config.VoidAfter), kind: voidPool, pool: p.id})
+			case p.state == proto.PoolClaimed:
+				s.agenda.add(appointment{at: p.inquiry.Until, kind: settleClaim, pool: p.id})
 			}
 		}
 	}

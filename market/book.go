@@ -14,6 +14,7 @@ import (
 type book struct {
 	accounts map[proto.AccountID]*account
 	games    map[proto.GameID]*game
+	circles  map[proto.CircleID]*circle
 
 	// Σ accounts + Σ unsettled pools + house = deposits − withdrawals, where one book holds all.
 	house       proto.Amount // takeout of settled pools
@@ -29,7 +30,8 @@ type account struct {
 	tickets   []ticket       // open ones, by sequence number
 	closed    []closedTicket // the last closedMax, by sequence number
 	following []proto.Friend
-	live      *live // nil in a replica
+	circles   *[]proto.CircleName // by id; nil: none
+	live      *live               // nil in a replica
 }
 
 // game is a live event.
@@ -41,7 +43,9 @@ type game struct {
 	score    [2]uint16
 	events   uint32 // number of the last numbered event
 	ended    proto.Time
-	pools    []*pool // pools[n-1] has the id NewPoolID(id, n)
+	pools    []*pool        // pools[n-1] has the id NewPoolID(id, n)
+	circle   proto.CircleID // whose room it is; 0: it is none
+	rooms    []*game        // in it, rooms[n-1] with the id NewRoomID(id, n)
 	programs []*rules.Program
 	asks     int   // opening.Templates and programs from here on open pools; see applyTemplates
 	board    board // of the live shard
@@ -55,9 +59,11 @@ type pool struct {
 	locked   proto.Time // stakes that arrived later do not count; 0 while open
 	gross    proto.Amount
 	outcomes []standing
-	stakes   stakes     // none once settled or voided
-	first    proto.Seq  // of the record that opened it; stakes count from here
-	opened   proto.Time // of that record
+	stakes   stakes         // none once settled or voided
+	first    proto.Seq      // of the record that opened it; stakes count from here
+	opened   proto.Time     // of that record
+	circle   proto.CircleID // of its game
+	inquiry  *inquiry       // nil: no player has asked it
 	winners  []proto.Outcome
 	paid     proto.Amount
 	payings  int  // under way; 0 between two records of a replica
@@ -82,7 +88,7 @@ type result struct {
 }
 
 func newBook() book {
-	return book{accounts: map[proto.AccountID]*account{}, games: map[proto.GameID]*game{}}
+	return book{accounts: map[proto.AccountID]*account{}, games: map[proto.GameID]*game{}, circles: map[proto.CircleID]*circle{}}
 }
 
 func (b *book) pool(id proto.PoolID) *pool {
@@ -152,12 +158,19 @@ func (b *book) applyGame(seq proto.Seq, r *record, pay func(*paying)) error {
 		if err := r.read(&p.opening); err != nil {
 			return err
 		}
-		g := b.games[p.id.Game()]
-		if g == nil || p.id != proto.NewPoolID(g.id, uint32(len(g.pools)+1)) {
-			return fmt.Errorf("apply record %d: pool %d does not follow the pools of its game", seq, p.id)
+		return b.addPool(seq, p)
+	case recordAsked:
+		var body askedOpening
+		if err := r.read(&body); err != nil {
+			return err
 		}
-		p.outcomes = make([]standing, len(p.opening.Labels))
-		g.pools = append(g.pools, p)
+		p := &pool{id: proto.PoolID(r.id), first: seq, opened: r.time, opening: body.poolOpening, inquiry: &body.Inquiry}
+		if !p.inquiry.Shown {
+			p.state = proto.PoolProposed
+		}
+		return b.addPool(seq, p)
+	case recordRoomOpened:
+		return b.openRoom(seq, r)
 	case recordHappened:
 		var e proto.Event
 		if err := r.read(&e); err != nil {
@@ -171,22 +184,62 @@ func (b *book) applyGame(seq proto.Seq, r *record, pay func(*paying)) error {
 	case recordTemplatesSet:
 		return b.applyTemplates(seq, r)
 	case recordArchived:
-		delete(b.games, proto.GameID(r.id))
+		b.removeGame(proto.GameID(r.id))
 	default:
 		return b.applyPool(seq, r, pay)
 	}
 	return nil
 }
 
-// addGame compiles the game's templates and adds it.
+// addPool makes a pool the next one of its game.
+func (b *book) addPool(seq proto.Seq, p *pool) error {
+	g := b.games[p.id.Game()]
+	if g == nil || p.id != proto.NewPoolID(g.id, uint32(len(g.pools)+1)) {
+		return fmt.Errorf("apply record %d: pool %d does not follow the pools of its game", seq, p.id)
+	}
+	p.outcomes = make([]standing, len(p.opening.Labels))
+	g.pools = append(g.pools, p)
+	return g.ready(p)
+}
+
+// ready gives a pool what it has of its game.
+func (g *game) ready(p *pool) (err error) {
+	if p.circle = g.circle; p.inquiry != nil {
+		if p.inquiry.program, err = p.inquiry.compile(g, len(p.opening.Labels)); err != nil {
+			return fmt.Errorf("open pool %d: %w", p.id, err)
+		}
+	}
+	return nil
+}
+
+// addGame compiles what the game has of rules, and adds it; a room, to the game that it is in.
 func (b *book) addGame(g *game) error {
 	programs, err := compile(&g.opening)
 	if err != nil {
 		return fmt.Errorf("open game %d: %w", g.id, err)
 	}
 	g.programs = programs
+	for _, p := range g.pools {
+		if err := g.ready(p); err != nil {
+			return err
+		}
+	}
+	if g.circle != 0 {
+		in := b.games[g.id.Main()]
+		if in == nil {
+			return fmt.Errorf("open game %d: there is no game %d that it is a room of", g.id, g.id.Main())
+		}
+		in.rooms = append(in.rooms, g)
+	}
 	b.games[g.id] = g
 	return nil
+}
+
+func (b *book) removeGame(id proto.GameID) {
+	if in := b.games[id.Main()]; in != nil {
+		in.rooms = slices.DeleteFunc(in.rooms, func(room *game) bool { return room.id == id })
+	}
+	delete(b.games, id)
 }
 
 func compile(opening *proto.GameOpening) ([]*rules.Program, error) {
@@ -220,8 +273,17 @@ func (b *book) applyPool(seq proto.Seq, r *record, pay func(*paying)) error {
 		}
 		b.house += p.settle(settlement.Winners, pay)
 	case recordVoided:
+		if p.inquiry != nil {
+			var voiding proto.Voiding
+			if err := r.read(&voiding); err != nil {
+				return err
+			}
+			p.inquiry.Reason = voiding.Reason
+		}
 		p.state = proto.PoolVoided
 		p.pay(p.refundAll(), pay)
+	case recordApproved, recordReported, recordClaimed, recordChallenged:
+		return p.applyInquiry(seq, r)
 	default:
 		return fmt.Errorf("apply record %d: unknown kind %d; was this journal written by a newer server?", seq, r.kind)
 	}

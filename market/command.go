@@ -59,18 +59,33 @@ const (
 	Follow      // Other
 	Unfollow    // Other
 
+	Ask           // Game; Args *proto.Question
+	Resolve       // Pool; Args *proto.Settlement
+	Challenge     // Pool
+	Report        // Pool
+	ShowQuestions // Game; one's own
+	CreateCircle  // Circle, which is new; Args *proto.CircleOpening
+	JoinCircle    // Circle; Args *proto.CircleOpening
+	LeaveCircle   // Circle
+	RemoveMember  // Circle, Other; Args *proto.CircleOpening: the new code
+	ShowCircles   //
+	ShowCircle    // Circle
+	EnterRoom     // Circle, Game; the room is opened where there is none
+
 	accountCommands // the line between the groups
 
-	OpenGame     // Game; Args *proto.GameOpening
-	OpenPool     // Game; Args *proto.PoolOpening
-	LockPool     // Pool; Args *proto.Locking
-	SettlePool   // Pool; Args *proto.Settlement
-	VoidPool     // Pool; Args *proto.Voiding
-	PostEvent    // Game; Args *proto.Event
-	SetTemplates // Game; Args *proto.TemplateSet
-	Join         // Game; answered with the game's image
-	ShowPools    // Game
-	Pace         // Game, Every: no distributions more often than so, for as long as the server lives; 0: as the game was opened
+	OpenGame      // Game; Args *proto.GameOpening
+	OpenPool      // Game; Args *proto.PoolOpening
+	LockPool      // Pool; Args *proto.Locking
+	SettlePool    // Pool; Args *proto.Settlement
+	VoidPool      // Pool; Args *proto.Voiding
+	PostEvent     // Game; Args *proto.Event
+	SetTemplates  // Game; Args *proto.TemplateSet
+	ApprovePool   // Pool
+	ShowInquiries // Game; all questions of players
+	Join          // Game; answered with the game's image
+	ShowPools     // Game
+	Pace          // Game, Every: no distributions more often than so, for as long as the server lives; 0: as the game was opened
 )
 
 // Command is one request to the market. Arrived is the time at which it reached the host; the market
@@ -85,12 +100,21 @@ type Command struct {
 	Other   proto.AccountID
 	Game    proto.GameID
 	Pool    proto.PoolID
+	Circle  proto.CircleID
 	Amount  proto.Amount
 	Arrived proto.Time
 	Every   proto.Time
 	Epoch   uint64
 	N       uint64
 	Args    any // of the rare commands only
+}
+
+// game is the game that the command is about.
+func (c *Command) game() proto.GameID {
+	if c.Game != 0 {
+		return c.Game
+	}
+	return c.Pool.Game()
 }
 
 // OutKind tells which member of an Out speaks.

@@ -34,6 +34,8 @@ func (p *pool) refusal(l *letter, seen proto.Seq) proto.Refusal {
 		return proto.RefusedPoolSettled
 	case p.state == proto.PoolVoided:
 		return proto.RefusedPoolVoided
+	case p.closedTo(l) != proto.Accepted:
+		return p.closedTo(l)
 	case p.state == proto.PoolLocked, p.opening.LocksAt != 0 && l.arrived > p.opening.LocksAt:
 		return proto.RefusedPoolLocked
 	case int(l.outcome) >= len(p.outcomes):
@@ -53,11 +55,7 @@ func (s *Shard) gameCommand(c *Command) {
 		s.openGame(c)
 		return
 	}
-	id := c.Game
-	if id == 0 {
-		id = c.Pool.Game()
-	}
-	g := s.games[id]
+	g := s.games[c.game()]
 	if g == nil && c.Kind == Pace {
 		return // archived meanwhile; nobody waits for an answer
 	}
@@ -70,10 +68,10 @@ func (s *Shard) gameCommand(c *Command) {
 		return
 	}
 	switch c.Kind {
-	case Join:
-		s.reply(c, &proto.Joined{ID: c.ID, T: s.now, Game: g.show(), Seq: g.board.seq, Pools: g.showPools()})
-	case ShowPools:
-		s.reply(c, &proto.Pools{ID: c.ID, T: s.now, Game: g.id, Seq: g.board.seq, Pools: g.showPools()})
+	case Join, ShowPools:
+		s.showTo(c, g)
+	case ShowInquiries:
+		s.showQuestions(c, g)
 	case Pace:
 		s.setPace(g, c.Every)
 	case OpenPool:
@@ -103,6 +101,8 @@ func (s *Shard) poolCommand(c *Command, g *game) {
 		refusal = planSettle(&plan, p, c.Args.(*proto.Settlement))
 	case VoidPool:
 		refusal = planVoid(&plan, p, c.Args.(*proto.Voiding))
+	case ApprovePool:
+		refusal = planApprove(&plan, g, p)
 	default:
 		assert(false, "a game's command is known")
 	}
@@ -110,7 +110,7 @@ func (s *Shard) poolCommand(c *Command, g *game) {
 		s.refuse(c, refusal)
 		return
 	}
-	answer := s.carryOut(g, &plan)
+	answer := s.carryOut(&plan)
 	answer.Pool = p.id
 	s.answerDesk(c, answer)
 }
@@ -130,8 +130,11 @@ func (s *Shard) planLock(to *plan, p *pool, l *proto.Locking) proto.Refusal {
 	if refusal := p.over(); refusal != proto.Accepted {
 		return refusal
 	}
-	if p.state == proto.PoolLocked {
+	switch p.state {
+	case proto.PoolLocked, proto.PoolClaimed:
 		return proto.RefusedPoolLocked
+	case proto.PoolProposed:
+		return proto.RefusedPoolProposed
 	}
 	to.lock(p, s.past(l.At))
 	return proto.Accepted
@@ -150,8 +153,10 @@ func planSettle(to *plan, p *pool, c *proto.Settlement) proto.Refusal {
 		return refusal
 	}
 	switch {
-	case p.state == proto.PoolOpen:
+	case p.unlocked():
 		return proto.RefusedPoolOpen
+	case p.state == proto.PoolProposed:
+		return proto.RefusedPoolProposed
 	case len(c.Winners) != 1 || int(c.Winners[0]) >= len(p.outcomes):
 		return proto.RefusedWinners
 	}
@@ -219,7 +224,7 @@ func (s *Shard) openPool(c *Command, g *game) {
 	}
 	var plan plan
 	plan.open(g, poolOpening{PoolOpening: opening, Template: -1, Minute: g.minute, Score: g.score})
-	answer := s.carryOut(g, &plan)
+	answer := s.carryOut(&plan)
 	answer.Pool = answer.Opened[0]
 	s.answerDesk(c, answer)
 }
@@ -249,6 +254,8 @@ func eventRefusal(g *game, e *proto.Event) proto.Refusal {
 		return proto.RefusedEventRepeated
 	case g.state == proto.GameEnded:
 		return proto.RefusedGameEnded
+	case g.circle != 0:
+		return proto.RefusedRoomEvent
 	case e.Kind == "" || len(e.Kind) > kindMax || !utf8.ValidString(e.Kind), e.Team > 2,
 		len(e.Player) > textMax || !utf8.ValidString(e.Player):
 		return proto.RefusedEventInvalid

@@ -14,6 +14,7 @@ type question struct {
 	pool    proto.PoolID
 	stakes  []proto.FriendPrediction
 	missing bool // the pool does not exist
+	foreign bool // it is a circle's, and the asker is no member
 	name    string
 }
 
@@ -35,7 +36,7 @@ func (s *Shard) newQuestion(c *Command) (*question, uint64) {
 // whether there is such a pool.
 func (s *Shard) showFriends(c *Command, a *account) {
 	q, number := s.newQuestion(c)
-	s.ask(s.market.shardOfGame(c.Pool.Game()), q, number, asking{pool: c.Pool, poolOnly: true})
+	s.ask(s.market.shardOfGame(c.Pool.Game()), q, number, asking{pool: c.Pool, poolOnly: true, circles: a.circles})
 	for i, to := range s.market.shards {
 		var there []proto.Friend
 		for _, friend := range a.following {
@@ -79,7 +80,9 @@ func follows(a *account, other proto.AccountID) bool {
 // answer is the asked shard's side.
 func (s *Shard) answer(q *asking) {
 	if q.poolOnly {
-		q.missing = s.pool(q.pool) == nil
+		p := s.pool(q.pool)
+		q.missing = p == nil || p.hidden()
+		q.foreign = !q.missing && p.circle != 0 && !in(q.circles, p.circle)
 	}
 	for i := range q.accounts {
 		friend := &q.accounts[i]
@@ -101,7 +104,7 @@ func (s *Shard) answer(q *asking) {
 func (s *Shard) answered(part *asking) {
 	q := s.questions[part.number]
 	q.stakes = append(q.stakes, part.stakes...)
-	q.missing = q.missing || part.missing
+	q.missing, q.foreign = q.missing || part.missing, q.foreign || part.foreign
 	if len(part.accounts) > 0 {
 		q.name = part.accounts[0].Name
 	}
@@ -119,8 +122,12 @@ func (s *Shard) part(q *question, number uint64) {
 		s.followed(c, q.name)
 		return
 	}
-	if q.missing {
+	switch {
+	case q.missing:
 		s.refuse(c, proto.RefusedPoolUnknown)
+		return
+	case q.foreign:
+		s.refuse(c, proto.RefusedCircleForeign)
 		return
 	}
 	// Shards answer in any order; by account, and each account's in the order of acceptance.

@@ -26,6 +26,10 @@ const (
 	letterSlice                      // to an account's shard: the results so far are one slice
 	letterPaid                       // back: they are paid
 	letterAsk                        // to any shard: a question that several shards answer together
+	letterErrand                     // to a game or circle: what a player asks of it
+	letterAdmit                      // to the account: is it in the room's circle? It sends the errand back
+	letterMember                     // to the account: it has joined a circle, or has left it
+	letterQuestion                   // to the account: how its question stands
 	letterAnswered                   // back
 )
 
@@ -47,6 +51,10 @@ type letter struct {
 	staked  proto.Amount // what the account has in this pool already
 	backs   uint64       // the outcomes that it backs there, a bit each
 	asking  *asking
+	circles *[]proto.CircleName // of the account; never changed
+	errand  *errand
+	stands  proto.PoolState // of a question
+	joins   bool            // a circle; else it leaves
 }
 
 // asking is a question to other shards, and comes back as the answer. Whoever holds the letter owns it.
@@ -57,7 +65,9 @@ type asking struct {
 	poolOnly bool           // asks only whether the pool exists
 	accounts []proto.Friend // asked for by id; names are the answer, empty where there is no such account
 	stakes   []proto.FriendPrediction
+	circles  *[]proto.CircleName // of the account that asks
 	missing  bool
+	foreign  bool
 }
 
 func newInbox() inbox { return inbox{wake: make(chan struct{}, 1)} }

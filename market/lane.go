@@ -13,7 +13,7 @@ type private struct {
 	pool       proto.PoolID
 	amount     proto.Amount // staked, or the change of the balance
 	balance    proto.Amount // afterwards, free to stake
-	value      int64        // arrival of a receipt's request, or what a payout brings
+	value      int64        // arrival of a receipt's request, what a payout brings, or a question's state
 }
 
 type privateKind uint8
@@ -24,6 +24,7 @@ const (
 	privatePayout
 	privateRefund
 	privateBalance
+	privateQuestion
 )
 
 // laneMax is how many private messages are kept for an account, while the server lives. A client that was away
@@ -80,6 +81,8 @@ func (s *Shard) say(to Session, n uint64, p *private) {
 			Payout: proto.Amount(p.value), Balance: p.balance}
 	case privateRefund:
 		o.Message = &proto.Refund{T: p.t, N: n, Prediction: p.prediction, Pool: p.pool, Outcome: p.outcome, Amount: p.amount, Balance: p.balance}
+	case privateQuestion:
+		o.Message = &proto.QuestionState{T: p.t, N: n, Pool: p.pool, State: proto.PoolState(p.value)}
 	case privateBalance:
 		o.Message = &proto.Balance{T: p.t, N: n, Change: p.amount, Balance: p.balance}
 	}

@@ -29,6 +29,7 @@ package market
 import (
 	"fmt"
 	"math/bits"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -42,7 +43,7 @@ type Journal interface {
 	Append(records []byte, n int) (first uint64)
 }
 
-// Config is how a market runs. All fields but Interval, VoidAfter and ArchiveAfter are required.
+// Config is how a market runs. The fields from Interval on have defaults.
 type Config struct {
 	Shards       int
 	Epoch        uint64            // names this life of the server to clients
@@ -53,6 +54,9 @@ type Config struct {
 	Interval     proto.Time   // default batching interval of odds; 0: 3 s
 	VoidAfter    proto.Time   // a pool unsettled for so long after its lock voids itself; 0: 24 h
 	ArchiveAfter proto.Time   // an ended game leaves memory after so long; 0: 10 min
+	Moderate     bool         // questions to everyone in a game wait for an operator's approval
+	Reports      int          // of players suspend a question; 0: 3
+	ChallengeFor proto.Time   // so long may be challenged whom the asker of a question names; 0: 10 min
 }
 
 // Limits of the market.
@@ -80,6 +84,7 @@ type Market struct {
 	durable  atomic.Uint64 // the journal's word: all records up to here are safe
 	accounts atomic.Uint64 // the last account id given out
 	games    atomic.Uint64 // the last game id given out
+	circles  atomic.Uint64 // the last circle id given out
 	running  sync.WaitGroup
 	stop     chan struct{}
 }
@@ -95,6 +100,12 @@ func New(c Config, from *Replica) (*Market, error) {
 	}
 	if c.ArchiveAfter == 0 {
 		c.ArchiveAfter = archiveAfter
+	}
+	if c.Reports == 0 {
+		c.Reports = reportsDefault
+	}
+	if c.ChallengeFor == 0 {
+		c.ChallengeFor = challengesDefault
 	}
 	m := &Market{stop: make(chan struct{})}
 	m.durable.Store(uint64(from.seq))
@@ -120,9 +131,9 @@ func (m *Market) share(from *Replica) error {
 		m.shardOfAccount(id).accounts[id] = copied
 		m.accounts.Store(max(m.accounts.Load(), uint64(id)))
 	}
-	for id, g := range from.games {
+	for _, id := range sortedKeys(from.games) { // a game before its rooms
 		e.b = e.b[:0]
-		e.game(g)
+		e.game(from.games[id])
 		copied, err := (&decoder{b: e.b}).game()
 		if err != nil {
 			return err
@@ -131,7 +142,13 @@ func (m *Market) share(from *Replica) error {
 			return err
 		}
 	}
+	for id, on := range from.circles {
+		copied := *on
+		copied.members = slices.Clone(on.members)
+		m.shardOfCircle(id).circles[id] = &copied
+	}
 	m.games.Store(uint64(from.lastGame))
+	m.circles.Store(uint64(from.lastCircle))
 	// Money that has left accounts and pools belongs to no shard; the first keeps the count.
 	m.shards[0].house, m.shards[0].deposits, m.shards[0].withdrawals = from.house, from.deposits, from.withdrawals
 	return nil
@@ -148,7 +165,12 @@ func (m *Market) shardOfAccount(id proto.AccountID) *Shard {
 	return m.shards[spread(uint64(id), len(m.shards))]
 }
 
+// shardOfGame is the shard of a game and all of its rooms.
 func (m *Market) shardOfGame(id proto.GameID) *Shard {
+	return m.shards[spread(uint64(id.Main()), len(m.shards))]
+}
+
+func (m *Market) shardOfCircle(id proto.CircleID) *Shard {
 	return m.shards[spread(uint64(id), len(m.shards))]
 }
 
@@ -158,6 +180,9 @@ func (m *Market) NextAccount() proto.AccountID { return proto.AccountID(m.accoun
 
 // NextGame is NextAccount for games.
 func (m *Market) NextGame() proto.GameID { return proto.GameID(m.games.Add(1)) }
+
+// NextCircle is NextAccount for circles.
+func (m *Market) NextCircle() proto.CircleID { return proto.CircleID(m.circles.Add(1)) }
 
 // Submit puts a copy of the command into its shard's inbox. It returns false where the inbox is full;
 // Detach is always taken, for there are never more of them than connections.

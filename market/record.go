@@ -25,6 +25,17 @@ const (
 	recordUnfollowed    recordKind = 11
 	recordArchived      recordKind = 12
 
+	// 40 to 59: questions and circles.
+	recordAsked         recordKind = 40
+	recordApproved      recordKind = 41
+	recordReported      recordKind = 42
+	recordClaimed       recordKind = 43
+	recordChallenged    recordKind = 44
+	recordCircleCreated recordKind = 50
+	recordCircleJoined  recordKind = 51
+	recordCircleLeft    recordKind = 52
+	recordRoomOpened    recordKind = 53
+
 	// 60 to 69: templates and recordings.
 	recordTemplatesSet recordKind = 60
 )

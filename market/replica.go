@@ -16,10 +16,11 @@ import (
 // Owner: whoever calls it, one goroutine at a time. Totals alone may be read by all.
 type Replica struct {
 	book
-	seq      proto.Seq // last record applied
-	lastGame proto.GameID
-	sum      sums // kept up record by record
-	totals   [totals]atomic.Int64
+	seq        proto.Seq // last record applied
+	lastGame   proto.GameID
+	lastCircle proto.CircleID
+	sum        sums // kept up record by record
+	totals     [totals]atomic.Int64
 }
 
 // Totals are the sums of the money equation, Accounts + Pools + House = Deposits − Withdrawals, after record Seq.
@@ -84,6 +85,8 @@ func (r *Replica) apply(seq proto.Seq, rec *record) error {
 		err := r.applyAccount(seq, rec)
 		r.sum.accounts += r.balanceOf(id)
 		return err
+	case rec.ofCircle():
+		return r.applyMembers(seq, rec)
 	case rec.kind == recordGameOpened:
 		r.lastGame = max(r.lastGame, proto.GameID(rec.id))
 	}
@@ -183,6 +186,9 @@ func (b *book) check() error {
 	}
 	if open != 0 {
 		return fmt.Errorf("audit: there are %d more open tickets than stakes", open)
+	}
+	if err := b.checkCircles(); err != nil {
+		return err
 	}
 	return b.balanced(b.sum())
 }

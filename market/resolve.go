@@ -1,6 +1,8 @@
 package market
 
 import (
+	"slices"
+
 	"tote/server/market/rules"
 	"tote/server/proto"
 )
@@ -47,31 +49,22 @@ func (s *Shard) postEvent(c *Command, g *game) {
 		return
 	}
 	e.At = s.past(e.At)
-	answer := s.carryOut(g, s.resolve(g, &e))
+	plan := &plan{}
+	s.resolve(plan, g, &e)
+	for _, room := range g.rooms {
+		s.resolve(plan, room, &e)
+	}
+	answer := s.carryOut(plan)
 	answer.Game = g.id
 	s.answerDesk(c, answer)
 }
 
-func (s *Shard) resolve(g *game, e *proto.Event) *plan {
-	plan := &plan{steps: []step{{recordHappened, uint64(g.id), e}}}
+func (s *Shard) resolve(plan *plan, g *game, e *proto.Event) {
+	plan.steps, plan.fresh = append(plan.steps, step{recordHappened, uint64(g.id), e}), 0
 	after := rules.State{Minute: e.Minute, Score: e.Score}
 	for _, p := range g.pools {
-		if p.opening.Template < 0 || p.done() {
-			continue
-		}
-		program := g.programs[p.opening.Template]
-		opened := rules.State{Minute: p.opening.Minute, Score: p.opening.Score}
-		winner, won := program.Winner(e, after, opened)
-		switch {
-		case program.Voids(e, after, opened):
-			plan.void(p, "by the rules of the question")
-		case won:
-			if p.state == proto.PoolOpen {
-				plan.lock(p, e.At)
-			}
-			plan.settle(p, winner)
-		case p.state == proto.PoolOpen && program.Locks(e, after, opened):
-			plan.lock(p, e.At)
+		if !p.done() {
+			g.resolvePool(plan, p, e, after)
 		}
 	}
 	for i, program := range g.programs[g.asks:] {
@@ -85,29 +78,80 @@ func (s *Shard) resolve(g *game, e *proto.Event) *plan {
 			Template:    g.asks + i, Minute: e.Minute, Score: e.Score,
 		})
 	}
-	return plan
 }
 
-// carryOut appends a plan and applies it, record by record, telling the game and the accounts.
-func (s *Shard) carryOut(g *game, p *plan) *proto.Answer {
+// resolvePool asks a pool's rules, if it has any. The end of a game locks what players have asked; a question whose answer comes
+// before its approval is none any more.
+func (g *game) resolvePool(plan *plan, p *pool, e *proto.Event, after rules.State) {
+	var won, voids, locks bool
+	var winner proto.Outcome
+	if program := g.program(p); program != nil {
+		opened := rules.State{Minute: p.opening.Minute, Score: p.opening.Score}
+		winner, won = program.Winner(e, after, opened)
+		voids, locks = program.Voids(e, after, opened), program.Locks(e, after, opened)
+	}
+	locks = locks || p.inquiry != nil && e.Kind == "end"
+	switch {
+	case p.state == proto.PoolProposed && (voids || won || locks):
+		plan.void(p, "its time was over before it was approved")
+	case p.state == proto.PoolProposed:
+	case voids:
+		plan.void(p, "by the rules of the question")
+	case won:
+		if p.unlocked() {
+			plan.lock(p, e.At)
+		}
+		plan.settle(p, winner)
+	case p.unlocked() && locks:
+		plan.lock(p, e.At)
+	}
+}
+
+// program is the pool's rules; nil: it has none.
+func (g *game) program(p *pool) *rules.Program {
+	switch {
+	case p.inquiry != nil:
+		return p.inquiry.program
+	case p.opening.Template >= 0:
+		return g.programs[p.opening.Template]
+	}
+	return nil
+}
+
+// carryOut appends a plan and applies it, record by record, telling the games and the accounts.
+func (s *Shard) carryOut(p *plan) *proto.Answer {
 	records := make([]record, len(p.steps))
 	for i, step := range p.steps {
 		records[i] = rare(step.kind, s.now, step.id, step.body)
 		s.record(records[i])
 	}
 	first := s.commit()
-	answer, before := &proto.Answer{Seq: first}, g.state
+	answer := &proto.Answer{Seq: first}
+	var moved []*game
 	for i := range records {
+		g := s.games[records[i].game()]
+		before := g.state
 		s.applied(s.applyGame(first+proto.Seq(i), &records[i], s.pays))
 		s.tellGame(g, p.steps[i].body, &records[i], answer)
+		if g.state != before {
+			moved = append(moved, g)
+		}
 	}
-	if g.state != before { // told last: when a game has ended, so have its questions
+	for _, g := range moved { // told last: when a game has ended, so have its questions
 		s.showGame(g)
-	}
-	if g.state == proto.GameEnded && before != proto.GameEnded {
-		s.agenda.add(appointment{at: s.now + s.config.ArchiveAfter, kind: archiveGame, game: g.id})
+		if g.state == proto.GameEnded {
+			s.agenda.add(appointment{at: s.now + s.config.ArchiveAfter, kind: archiveGame, game: g.id})
+		}
 	}
 	return answer
+}
+
+// game is the game of a record that a game's shard has decided.
+func (r *record) game() proto.GameID {
+	if r.kind == recordHappened {
+		return proto.GameID(r.id)
+	}
+	return proto.PoolID(r.id).Game()
 }
 
 // pays puts off what a record pays to the end of the turn and, where it is much, to the turns to come.
@@ -115,10 +159,14 @@ func (s *Shard) pays(y *paying) { s.payings.queue = append(s.payings.queue, y) }
 
 // tellGame broadcasts what a record of the game has changed.
 func (s *Shard) tellGame(g *game, body any, r *record, answer *proto.Answer) {
+	if r.kind == recordHappened {
+		s.tellEvent(g, body.(*proto.Event))
+		return
+	}
 	pool := s.pool(proto.PoolID(r.id))
 	switch r.kind {
-	case recordHappened:
-		s.tellEvent(g, body.(*proto.Event))
+	case recordAsked, recordApproved, recordReported, recordClaimed, recordChallenged:
+		s.tellInquiry(g, pool, body, answer)
 	case recordPoolOpened:
 		answer.Opened = append(answer.Opened, pool.id)
 		s.broadcast(g, &proto.Opened{T: s.now, Game: g.id, Seq: g.board.next(), Pool: pool.show()})
@@ -136,8 +184,12 @@ func (s *Shard) tellGame(g *game, body any, r *record, answer *proto.Answer) {
 	case recordVoided:
 		answer.Voided = append(answer.Voided, pool.id)
 		pool.changed = false
+		if pool.hidden() {
+			break
+		}
 		s.broadcast(g, &proto.Voided{T: s.now, Game: g.id, Seq: g.board.next(), Pool: pool.id, Reason: body.(*proto.Voiding).Reason})
 	}
+	s.tellAsker(pool, body)
 }
 
 func (s *Shard) tellEvent(g *game, e *proto.Event) {
@@ -158,23 +210,29 @@ func (p *pool) settledMessage(g *game, now proto.Time) *proto.Settled {
 // lockInTime locks a pool whose lock time has come.
 func (s *Shard) lockInTime(id proto.PoolID) {
 	p := s.pool(id)
-	if p == nil || p.state != proto.PoolOpen {
+	var plan plan
+	switch {
+	case p == nil:
+		return
+	case p.unlocked():
+		plan.lock(p, p.opening.LocksAt)
+	case p.state == proto.PoolProposed:
+		plan.void(p, "nobody approved it in time")
+	default:
 		return
 	}
-	var plan plan
-	plan.lock(p, p.opening.LocksAt)
-	s.carryOut(s.games[id.Game()], &plan)
+	s.carryOut(&plan)
 }
 
 // voidUnsettled returns the stakes of a pool that nobody settled.
 func (s *Shard) voidUnsettled(id proto.PoolID) {
 	p := s.pool(id)
-	if p == nil || p.state != proto.PoolLocked {
+	if p == nil || !p.undecided() || p.voidAt(s.config.VoidAfter) > s.now {
 		return
 	}
 	var plan plan
 	plan.void(p, "nobody settled it in time")
-	s.carryOut(s.games[id.Game()], &plan)
+	s.carryOut(&plan)
 }
 
 // archive lets an ended game leave memory once all of its money is paid.
@@ -183,11 +241,9 @@ func (s *Shard) archive(id proto.GameID) {
 	if g == nil {
 		return
 	}
-	for _, p := range g.pools {
-		if !p.done() || p.payings > 0 {
-			s.agenda.add(appointment{at: s.now + s.config.ArchiveAfter, kind: archiveGame, game: id})
-			return
-		}
+	if len(g.rooms) > 0 || slices.ContainsFunc(g.pools, func(p *pool) bool { return !p.done() || p.payings > 0 }) {
+		s.agenda.add(appointment{at: s.now + s.config.ArchiveAfter, kind: archiveGame, game: id})
+		return
 	}
 	r := record{kind: recordArchived, time: s.now, id: uint64(id)}
 	s.record(r)

@@ -104,6 +104,14 @@ func (s *Shard) open(l *letter) {
 		s.write(s.market.shards[l.from], &letter{kind: letterPaid})
 	case letterPaid:
 		s.payings.owed--
+	case letterErrand:
+		s.openErrand(l.errand)
+	case letterAdmit:
+		s.admit(l)
+	case letterMember:
+		s.membership(l)
+	case letterQuestion:
+		s.questionStands(l)
 	case letterAsk:
 		s.answer(l.asking)
 	case letterAnswered:
@@ -124,6 +132,8 @@ func (s *Shard) keepAppointments() {
 			s.lockInTime(a.pool)
 		case voidPool:
 			s.voidUnsettled(a.pool)
+		case settleClaim:
+			s.settleClaim(a.pool)
 		case archiveGame:
 			s.archive(a.game)
 		}

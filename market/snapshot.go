@@ -17,10 +17,11 @@ import (
 // A snapshot is a book in bytes: a head, then each account and each game, by id, behind its length. Integers
 // are varints; what is rare is JSON.
 //
-//	"tote" version 3 │ seq, last game, house, deposits, withdrawals, accounts, games │ {length, account}… │ {length, game}…
+//	"tote" version 4 │ seq, last game, house, deposits, withdrawals, accounts, games, last circle, circles │
+//	{length, account}… │ {length, game}… │ {length, circle}…
 const (
 	snapshotMagic   = "tote"
-	snapshotVersion = 3
+	snapshotVersion = 4
 	objectMax       = 1 << 30 // bytes of one account or game; more is a broken snapshot
 )
 
@@ -60,6 +61,23 @@ func (e *encoder) account(a *account) {
 		e.uint(uint64(f.Account))
 		e.text(f.Name)
 	}
+	circles := a.circleNames()
+	e.uint(uint64(len(circles)))
+	for _, c := range circles {
+		e.uint(uint64(c.Circle))
+		e.text(c.Name)
+	}
+}
+
+func (e *encoder) circle(c *circle) {
+	e.uint(uint64(c.id))
+	e.text(c.name)
+	e.uint(c.code)
+	e.uint(uint64(len(c.members)))
+	for _, m := range c.members {
+		e.uint(uint64(m.Account))
+		e.text(m.Name)
+	}
 }
 
 func (e *encoder) ticket(t *ticket) {
@@ -79,6 +97,7 @@ func (e *encoder) game(g *game) {
 	e.uint(uint64(g.events))
 	e.uint(uint64(g.ended))
 	e.uint(uint64(g.asks))
+	e.uint(uint64(g.circle))
 	e.uint(uint64(len(g.pools)))
 	for _, p := range g.pools {
 		e.pool(p)
@@ -88,6 +107,7 @@ func (e *encoder) game(g *game) {
 func (e *encoder) pool(p *pool) {
 	e.uint(uint64(p.id))
 	e.json(&p.opening)
+	e.json(p.inquiry)
 	e.uint(uint64(p.state))
 	e.uint(uint64(p.first))
 	e.uint(uint64(p.opened))
@@ -178,6 +198,9 @@ func (d *decoder) account() (*account, error) {
 	for range d.count() {
 		a.following = append(a.following, proto.Friend{Account: proto.AccountID(d.uint()), Name: d.text()})
 	}
+	for range d.count() {
+		a.join(proto.CircleID(d.uint()), d.text())
+	}
 	if d.err != nil {
 		return nil, fmt.Errorf("decode account %d: %w", a.id, d.err)
 	}
@@ -188,6 +211,17 @@ func (d *decoder) ticket() ticket {
 	return ticket{seq: proto.Seq(d.uint()), request: proto.RequestID(d.uint()), on: place(d.uint()), amount: d.money()}
 }
 
+func (d *decoder) circle() (*circle, error) {
+	c := &circle{id: proto.CircleID(d.uint()), name: d.text(), code: d.uint()}
+	for range d.count() {
+		c.members = append(c.members, proto.Friend{Account: proto.AccountID(d.uint()), Name: d.text()})
+	}
+	if d.err != nil {
+		return nil, fmt.Errorf("decode circle %d: %w", c.id, d.err)
+	}
+	return c, nil
+}
+
 // game decodes a game; its templates are not compiled yet.
 func (d *decoder) game() (*game, error) {
 	g := &game{id: proto.GameID(d.uint())}
@@ -195,7 +229,7 @@ func (d *decoder) game() (*game, error) {
 	g.state, g.minute = proto.GameState(d.uint()), uint16(d.uint())
 	g.score = [2]uint16{uint16(d.uint()), uint16(d.uint())}
 	g.events, g.ended = uint32(d.uint()), proto.Time(d.uint())
-	g.asks = int(d.uint())
+	g.asks, g.circle = int(d.uint()), proto.CircleID(d.uint())
 	for range d.count() {
 		g.pools = append(g.pools, d.pool())
 	}
@@ -208,6 +242,7 @@ func (d *decoder) game() (*game, error) {
 func (d *decoder) pool() *pool {
 	p := &pool{id: proto.PoolID(d.uint())}
 	d.json(&p.opening)
+	d.json(&p.inquiry)
 	p.state, p.first, p.opened, p.locked = proto.PoolState(d.uint()), proto.Seq(d.uint()), proto.Time(d.uint()), proto.Time(d.uint())
 	p.gross, p.paid = d.money(), d.money()
 	for range d.count() {
@@ -244,6 +279,10 @@ func (b *book) digest() uint64 {
 		e.game(g)
 		hash()
 	}
+	for _, c := range b.circles {
+		e.circle(c)
+		hash()
+	}
 	return sum + uint64(b.house)*3 + uint64(b.deposits)*5 + uint64(b.withdrawals)*7
 }
 
@@ -257,6 +296,8 @@ func (r *Replica) Snapshot(w io.Writer) error {
 	e.money(r.withdrawals)
 	e.uint(uint64(len(r.accounts)))
 	e.uint(uint64(len(r.games)))
+	e.uint(uint64(r.lastCircle))
+	e.uint(uint64(len(r.circles)))
 	flush := func() error {
 		_, err := w.Write(e.b)
 		e.b = e.b[:0]
@@ -287,6 +328,12 @@ func (r *Replica) Snapshot(w io.Writer) error {
 			return err
 		}
 	}
+	for _, id := range sortedKeys(r.circles) {
+		object.circle(r.circles[id])
+		if err := put(); err != nil {
+			return err
+		}
+	}
 	return flush()
 }
 
@@ -305,7 +352,7 @@ func (r *Replica) restore(from byteReader) error {
 	if string(head[:len(snapshotMagic)]) != snapshotMagic || head[len(snapshotMagic)] != snapshotVersion {
 		return fmt.Errorf("it begins with %q; was it written by another version of the server?", head)
 	}
-	var fields [7]uint64
+	var fields [9]uint64
 	for i := range fields {
 		var err error
 		if i >= 2 && i <= 4 {
@@ -345,6 +392,18 @@ func (r *Replica) restore(from byteReader) error {
 			return err
 		}
 	}
+	for range fields[8] {
+		d, err := readObject(from)
+		if err != nil {
+			return err
+		}
+		c, err := d.circle()
+		if err != nil {
+			return err
+		}
+		r.circles[c.id] = c
+	}
+	r.lastCircle = proto.CircleID(fields[7])
 	return nil
 }
 

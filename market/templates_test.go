@@ -120,12 +120,13 @@ func TestTemplatesSurviveASnapshot(t *testing.T) {
 		t.Fatal(err)
 	}
 	live := m.shardOfGame(g).games[g]
-	plan := m.shardOfGame(g).resolve(live, &proto.Event{Kind: "goal", Team: 1})
-	if len(plan.steps) != 3 || plan.steps[2].kind != recordSettled || plan.steps[2].id != uint64(goal) {
-		t.Errorf("a goal means %+v, want that pool %d is settled", plan.steps, goal)
+	var scored, kickedOff plan
+	m.shardOfGame(g).resolve(&scored, live, &proto.Event{Kind: "goal", Team: 1})
+	if len(scored.steps) != 3 || scored.steps[2].kind != recordSettled || scored.steps[2].id != uint64(goal) {
+		t.Errorf("a goal means %+v, want that pool %d is settled", scored.steps, goal)
 	}
-	if plan := m.shardOfGame(g).resolve(live, &proto.Event{Kind: "kickoff"}); len(plan.steps) != 2 {
-		t.Errorf("a kick-off means %+v, want one new pool", plan.steps)
+	if m.shardOfGame(g).resolve(&kickedOff, live, &proto.Event{Kind: "kickoff"}); len(kickedOff.steps) != 2 {
+		t.Errorf("a kick-off means %+v, want one new pool", kickedOff.steps)
 	}
 }
 

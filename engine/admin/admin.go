@@ -129,6 +129,8 @@ func (d *Desk) routes() http.Handler {
 	mux.HandleFunc("POST "+control.PathGamePools, inGame[proto.PoolOpening](d, market.OpenPool))
 	mux.HandleFunc("POST "+control.PathGameEvents, inGame[proto.Event](d, market.PostEvent))
 	mux.HandleFunc("PUT "+control.PathGameTemplates, inGame[proto.TemplateSet](d, market.SetTemplates))
+	mux.HandleFunc("GET "+control.PathQuestions, d.showQuestions)
+	mux.HandleFunc("POST "+control.PathPoolApprove, onPool[struct{}](d, market.ApprovePool))
 	mux.HandleFunc("POST "+control.PathPoolLock, onPool[proto.Locking](d, market.LockPool))
 	mux.HandleFunc("POST "+control.PathPoolSettle, onPool[proto.Settlement](d, market.SettlePool))
 	mux.HandleFunc("POST "+control.PathPoolVoid, onPool[proto.Voiding](d, market.VoidPool))
@@ -227,6 +229,10 @@ func (d *Desk) changed(g *proto.Game) {
 	defer d.mu.Unlock()
 	before := d.games[g.Game]
 	d.games[g.Game] = g
+	if g.State == proto.GameEnded && g.Circle != 0 {
+		delete(d.games, g.Game)
+		return
+	}
 	if g.State == proto.GameEnded && (before == nil || before.State != proto.GameEnded) {
 		if d.ended = append(d.ended, g.Game); len(d.ended) > endedMax {
 			delete(d.games, d.ended[0])

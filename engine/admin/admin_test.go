@@ -155,6 +155,13 @@ func TestDeeds(t *testing.T) {
 			return c.OpenPool(ctx, 3, proto.PoolOpening{Question: "Who?", Labels: []string{"A", "B"}, LocksAt: 9})
 		}, market.Command{Kind: market.OpenPool, Game: 3, Args: &proto.PoolOpening{Question: "Who?", Labels: []string{"A", "B"}, LocksAt: 9}},
 			answered(proto.Answer{Pool: pool, Opened: []proto.PoolID{pool}}), &proto.Answer{Pool: pool, Opened: []proto.PoolID{pool}}},
+		{"show questions", func(ctx context.Context, c *control.Client) (any, error) { return c.Questions(ctx, 3) },
+			market.Command{Kind: market.ShowInquiries, Game: 3},
+			says(&proto.Questions{Game: 3, Questions: []proto.Inquiry{{Pool: proto.Pool{Pool: pool, State: proto.PoolProposed}, Reports: 1}}}),
+			&proto.Questions{Game: 3, Questions: []proto.Inquiry{{Pool: proto.Pool{Pool: pool, State: proto.PoolProposed}, Reports: 1}}}},
+		{"approve a question", func(ctx context.Context, c *control.Client) (any, error) { return c.Approve(ctx, pool) },
+			market.Command{Kind: market.ApprovePool, Pool: pool, Args: &struct{}{}},
+			answered(proto.Answer{Pool: pool, Seq: 9}), &proto.Answer{Pool: pool, Seq: 9}},
 		{"show pools", func(ctx context.Context, c *control.Client) (any, error) { return c.Pools(ctx, 3) },
 			market.Command{Kind: market.ShowPools, Game: 3},
 			says(&proto.Pools{Game: 3, Pools: []proto.Pool{{Pool: pool, State: proto.PoolLocked}}}), &proto.Pools{Game: 3, Pools: []proto.Pool{{Pool: pool, State: proto.PoolLocked}}}},

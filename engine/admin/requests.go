@@ -94,6 +94,12 @@ func (d *Desk) showPools(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+func (d *Desk) showQuestions(w http.ResponseWriter, r *http.Request) {
+	if id, ok := identifier(w, r); ok {
+		show[*proto.Questions](d, w, r, &market.Command{Kind: market.ShowInquiries, Game: proto.GameID(id)})
+	}
+}
+
 // showGames shows the catalogue, with the engine's count of who is present.
 func (d *Desk) showGames(w http.ResponseWriter, _ *http.Request) {
 	games := proto.Games{T: proto.Time(time.Now().UnixMicro()), Games: []proto.Game{}}

@@ -48,7 +48,12 @@ type Command struct {
 		Set   templatesSet   `cmd:"" help:"Give a running game new templates; pools that are open keep their rules."`
 		Show  templatesShow  `cmd:"" help:"Print the templates of a sport that ships."`
 	} `cmd:"" help:"Question templates."`
-	DryRun  dryRun  `cmd:"" help:"Play a match without a server, and print when each question opens, locks and ends."`
+	DryRun   dryRun `cmd:"" help:"Play a match without a server, and print when each question opens, locks and ends."`
+	Question struct {
+		List    questionList    `cmd:"" help:"List the questions that players have asked, those that wait for approval too."`
+		Approve questionApprove `cmd:"" help:"Open a question that waits for approval, or let a suspended one go on."`
+		Reject  questionReject  `cmd:"" help:"End a question that should not be asked; the asker is told the reason, stakes return."`
+	} `cmd:"" help:"Questions of players."`
 	Feed    play    `cmd:"" help:"Play a real match, event by event, at a chosen speed."`
 	Health  health  `cmd:"" help:"Ask whether the server lives and is ready."`
 	Metrics metrics `cmd:"" help:"Print the server's metrics."`

@@ -86,7 +86,7 @@ func (f *Feed) Abandon(ctx context.Context) error {
 		return fmt.Errorf("abandon games: %w", err)
 	}
 	for _, g := range games.Games {
-		if g.State == proto.GameEnded {
+		if g.State == proto.GameEnded || g.Circle != 0 { // a circle's room ends with its game
 			continue
 		}
 		if err := f.abandon(ctx, &g); err != nil {

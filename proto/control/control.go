@@ -17,6 +17,8 @@
 //	POST /v1/games/{id}/pools            PoolOpening      Answer
 //	POST /v1/games/{id}/events           Event            Answer
 //	PUT  /v1/games/{id}/templates        TemplateSet      Answer
+//	GET  /v1/games/{id}/questions                         Questions
+//	POST /v1/pools/{id}/approve          {}               Answer
 //	POST /v1/pools/{id}/lock             Locking          Answer
 //	POST /v1/pools/{id}/settle           Settlement       Answer
 //	POST /v1/pools/{id}/void             Voiding          Answer
@@ -53,6 +55,8 @@ const (
 	PathGamePools     = "/v1/games/{id}/pools"
 	PathGameEvents    = "/v1/games/{id}/events"
 	PathGameTemplates = "/v1/games/{id}/templates"
+	PathQuestions     = "/v1/games/{id}/questions"
+	PathPoolApprove   = "/v1/pools/{id}/approve"
 	PathPoolLock      = "/v1/pools/{id}/lock"
 	PathPoolSettle    = "/v1/pools/{id}/settle"
 	PathPoolVoid      = "/v1/pools/{id}/void"
@@ -133,6 +137,16 @@ func (c *Client) PostEvent(ctx context.Context, g proto.GameID, e proto.Event) (
 // SetTemplates gives a running game new questions.
 func (c *Client) SetTemplates(ctx context.Context, g proto.GameID, set proto.TemplateSet) (*proto.Answer, error) {
 	return send[proto.Answer](ctx, c, http.MethodPut, fill(PathGameTemplates, g), set)
+}
+
+// Questions shows the questions that players have asked in a game, those too that nobody else sees.
+func (c *Client) Questions(ctx context.Context, g proto.GameID) (*proto.Questions, error) {
+	return get[proto.Questions](ctx, c, fill(PathQuestions, g))
+}
+
+// Approve opens a question that waits for approval, or lets a suspended one go on. Void rejects it.
+func (c *Client) Approve(ctx context.Context, p proto.PoolID) (*proto.Answer, error) {
+	return post[proto.Answer](ctx, c, fill(PathPoolApprove, p), struct{}{})
 }
 
 // Lock closes a pool to stakes that arrive after at; 0 is now.

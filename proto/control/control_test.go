@@ -60,6 +60,12 @@ func TestDeeds(t *testing.T) {
 				return c.SetTemplates(ctx, 3, proto.TemplateSet{Templates: []proto.Template{{Name: "rain", Question: "Rain?", Opens: "true"}}})
 			},
 			&proto.Answer{Game: 3, Seq: 12}},
+		{`GET /v1/games/3/questions `, `{"game":3,"questions":[{"pool":{"pool":196610,"state":"proposed","asked":{"account":12,"name":"Ada","settle":"admin"}},"reports":2,"reason":"fog"}]}`,
+			func(c *Client) (any, error) { return c.Questions(ctx, 3) },
+			&proto.Questions{Game: 3, Questions: []proto.Inquiry{{Pool: proto.Pool{Pool: 196610, State: proto.PoolProposed,
+				Asked: proto.Asked{Account: 12, Name: "Ada", Settle: proto.SettledByAdmin}}, Reports: 2, Reason: "fog"}}}},
+		{`POST /v1/pools/196610/approve {}`, `{"pool":196610,"seq":12}`,
+			func(c *Client) (any, error) { return c.Approve(ctx, 196610) }, &proto.Answer{Pool: 196610, Seq: 12}},
 		{`POST /v1/pools/196610/lock {}`, `{"pool":196610,"seq":12}`,
 			func(c *Client) (any, error) { return c.Lock(ctx, 196610, 0) }, &proto.Answer{Pool: 196610, Seq: 12}},
 		{`POST /v1/pools/196610/settle {"winners":[1]}`, `{"pool":196610,"seq":13}`,
