@@ -91,22 +91,23 @@ type serve struct {
 	Data   string `default:"data" type:"path" help:"Directory of the journal and snapshots." placeholder:"DIR"`
 	Demo   bool   `help:"Play the 2022 final in a loop at 60 times its speed, with 200 simulated players and guests welcome."`
 
-	AdminToken   string        `help:"Bearer token that operators must send." placeholder:"TOKEN"`
-	GuestCredits proto.Amount  `help:"Welcome guests, with so many play credits each; 0: no guests (with --demo: 10000)."`
-	Durability   durability    `default:"always" help:"always: nothing is answered before it is on the disk. interval=1s: answers wait for the kernel only; a power failure may take up to a second, and receipts say so." placeholder:"WHEN"`
-	Interval     time.Duration `default:"3s" help:"Default batching interval of a game's odds, 100ms to 1m."`
-	Broadcast    string        `enum:"auto,uring,write" default:"auto" help:"How distributions reach sockets: through io_uring (uring), one write after the other, or auto: io_uring where the kernel and the sandbox allow it."`
-	Loops        int           `help:"Event loops; 0: one per core."`
-	Shards       int           `help:"Market shards; 0: one per core."`
-	Connections  int           `help:"Most connections at once; 0: what the descriptors allow."`
-	Idle         time.Duration `help:"Cut a client after so long without a byte from it; it is pinged at half of it. 0: the default of 90s."`
-	LockMemory   bool          `help:"Keep all memory of the process in RAM, and take the heap in large pieces as it grows (mlockall)."`
-	Heartbeat    time.Duration `help:"Longest silence in a game; 0: the default of 5s."`
-	PerAddress   int           `help:"Most connections from one address; 0: the default of 1024, and no limit for loopback."`
-	Moderate     bool          `help:"Questions that players ask everybody in a game wait for an operator's approval; those in circles do not."`
-	Reports      int           `default:"3" help:"So many players who report a question suspend it until an operator has looked at it."`
-	ChallengeFor time.Duration `default:"10m" help:"How long players may challenge the winner whom the asker of a question names."`
-	SnapshotAt   uint64        `help:"Records between snapshots; 0: the default of about a million."`
+	AdminToken      string        `help:"Bearer token that operators must send." placeholder:"TOKEN"`
+	GuestCredits    proto.Amount  `help:"Welcome guests, with so many play credits each; 0: no guests (with --demo: 10000)."`
+	Durability      durability    `default:"always" help:"always: nothing is answered before it is on the disk. interval=1s: answers wait for the kernel only; a power failure may take up to a second, and receipts say so." placeholder:"WHEN"`
+	Interval        time.Duration `default:"3s" help:"Default batching interval of a game's odds, 100ms to 1m."`
+	StakesPerSecond int           `default:"10" help:"That one account may send, and twice as many at once; 0: no limit."`
+	Broadcast       string        `enum:"auto,uring,write" default:"auto" help:"How distributions reach sockets: through io_uring (uring), one write after the other, or auto: io_uring where the kernel and the sandbox allow it."`
+	Loops           int           `help:"Event loops; 0: one per core."`
+	Shards          int           `help:"Market shards; 0: one per core."`
+	Connections     int           `help:"Most connections at once; 0: what the descriptors allow."`
+	Idle            time.Duration `help:"Cut a client after so long without a byte from it; it is pinged at half of it. 0: the default of 90s."`
+	LockMemory      bool          `help:"Keep all memory of the process in RAM, and take the heap in large pieces as it grows (mlockall)."`
+	Heartbeat       time.Duration `help:"Longest silence in a game; 0: the default of 5s."`
+	PerAddress      int           `help:"Most connections from one address; 0: the default of 1024, and no limit for loopback."`
+	Moderate        bool          `help:"Questions that players ask everybody in a game wait for an operator's approval; those in circles do not."`
+	Reports         int           `default:"3" help:"So many players who report a question suspend it until an operator has looked at it."`
+	ChallengeFor    time.Duration `default:"10m" help:"How long players may challenge the winner whom the asker of a question names."`
+	SnapshotAt      uint64        `help:"Records between snapshots; 0: the default of about a million."`
 
 	ForgetHistory bool `help:"Start though views.db is gone or does not reach as far as the snapshot: statements and archives of before are lost."`
 }
@@ -192,6 +193,7 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger) error {
 	m, err := market.New(market.Config{
 		Shards: cores(c.Shards), Epoch: uint64(now()), Durability: c.Durability.String(), Now: now, Journal: kept,
 		Interval: proto.Time(c.Interval.Microseconds()), Moderate: c.Moderate, Reports: c.Reports, ChallengeFor: proto.Time(c.ChallengeFor.Microseconds()),
+		StakesPerSecond: c.StakesPerSecond,
 		Deliver: func(b *market.Batch) {
 			players.Deliver(b)
 			desk.Deliver(b)

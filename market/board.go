@@ -56,7 +56,7 @@ func (s *Shard) publish(id proto.GameID, due proto.Time) {
 			continue
 		}
 		p.changed = false
-		s.broadcast(g, &proto.Odds{T: s.now, Game: id, Seq: g.board.next(), Pool: p.id, Counts: s.seen, Odds: p.odds()})
+		s.broadcast(g, &proto.Odds{T: s.now, Game: id, Seq: g.board.next(), Pool: p.id, Counts: s.seen, Odds: p.odds(), Carried: p.carried})
 	}
 }
 
@@ -71,8 +71,15 @@ func (p *pool) odds() []proto.Odd {
 }
 
 func (p *pool) show() proto.Pool {
-	return proto.Pool{Pool: p.id, Question: p.opening.Question, Labels: p.opening.Labels, State: p.state, LocksAt: p.opening.LocksAt,
-		Takeout: p.opening.Takeout, Odds: p.odds(), Winners: slices.Clone(p.winners), Asked: p.showAsked()}
+	shown := proto.Pool{Pool: p.id, Question: p.opening.Question, Labels: p.opening.Labels, State: p.state, LocksAt: p.opening.LocksAt,
+		Takeout: p.opening.Takeout, Odds: p.odds(), Winners: slices.Clone(p.winners), Unit: p.opening.Unit, AccountMax: p.opening.AccountMax,
+		Carried: p.carried, Refunded: p.ended.Refunded, CarriedTo: p.ended.CarriedTo, Asked: p.showAsked()}
+	for o := range p.outcomes {
+		if p.withdrawn>>o&1 != 0 {
+			shown.Withdrawn = append(shown.Withdrawn, proto.Outcome(o))
+		}
+	}
+	return shown
 }
 
 // showPools shows what all may see, or all that there is.

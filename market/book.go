@@ -2,6 +2,7 @@ package market
 
 import (
 	"fmt"
+	"math/bits"
 	"slices"
 
 	"tote/server/market/rules"
@@ -53,21 +54,25 @@ type game struct {
 
 // pool is a question of a game.
 type pool struct {
-	id       proto.PoolID
-	opening  poolOpening
-	state    proto.PoolState
-	locked   proto.Time // stakes that arrived later do not count; 0 while open
-	gross    proto.Amount
-	outcomes []standing
-	stakes   stakes         // none once settled or voided
-	first    proto.Seq      // of the record that opened it; stakes count from here
-	opened   proto.Time     // of that record
-	circle   proto.CircleID // of its game
-	inquiry  *inquiry       // nil: no player has asked it
-	winners  []proto.Outcome
-	paid     proto.Amount
-	payings  int  // under way; 0 between two records of a replica
-	changed  bool // since the last distribution; of the live shard
+	id        proto.PoolID
+	opening   poolOpening
+	state     proto.PoolState
+	locked    proto.Time   // stakes that arrived later do not count; 0 while open
+	gross     proto.Amount // of the stakes that count
+	carried   proto.Amount // from earlier pools
+	latest    proto.Time   // arrival of a stake
+	outcomes  []standing
+	stakes    stakes         // none once settled or voided
+	first     proto.Seq      // of the record that opened it; stakes count from here
+	opened    proto.Time     // of that record
+	circle    proto.CircleID // of its game
+	inquiry   *inquiry       // nil: no player has asked it
+	withdrawn uint64         // outcomes, a bit each
+	winners   []proto.Outcome
+	ended     ending
+	paid      proto.Amount
+	payings   int  // under way; 0 between two records of a replica
+	changed   bool // since the last distribution; of the live shard
 }
 
 // standing is what stands on an outcome.
@@ -83,6 +88,7 @@ type result struct {
 	pool    proto.PoolID
 	outcome proto.Outcome
 	state   proto.PredictionState
+	reason  proto.RefundReason // of a refund
 	amount  proto.Amount
 	payout  proto.Amount // what the account gets back in all
 }
@@ -249,6 +255,9 @@ func compile(opening *proto.GameOpening) ([]*rules.Program, error) {
 		if err != nil {
 			return nil, err
 		}
+		if !rulesFit(&t.Rules) || t.CarryTo != 0 || t.LateSpan != 0 {
+			return nil, fmt.Errorf("template %.60q: %s", t.Name, proto.RefusedRules.Reason())
+		}
 		programs[i] = p
 	}
 	return programs, nil
@@ -265,13 +274,13 @@ func (b *book) applyPool(seq proto.Seq, r *record, pay func(*paying)) error {
 		if err := r.read(&locking); err != nil {
 			return err
 		}
-		p.state, p.locked = proto.PoolLocked, locking.At
+		p.lock(locking.At, pay)
 	case recordSettled:
 		var settlement proto.Settlement
 		if err := r.read(&settlement); err != nil {
 			return err
 		}
-		b.house += p.settle(settlement.Winners, pay)
+		b.settle(p, settlement.Winners, pay)
 	case recordVoided:
 		if p.inquiry != nil {
 			var voiding proto.Voiding
@@ -281,7 +290,14 @@ func (b *book) applyPool(seq proto.Seq, r *record, pay func(*paying)) error {
 			p.inquiry.Reason = voiding.Reason
 		}
 		p.state = proto.PoolVoided
-		p.pay(p.refundAll(), pay)
+		b.passOn(p, p.carried)
+		p.pay(p.refunds(allOutcomes, proto.RefundVoid), pay)
+	case recordWithdrawn:
+		var withdrawal proto.OutcomeWithdrawal
+		if err := r.read(&withdrawal); err != nil {
+			return err
+		}
+		p.withdraw(withdrawal.Outcome, pay)
 	case recordApproved, recordReported, recordClaimed, recordChallenged:
 		return p.applyInquiry(seq, r)
 	default:
@@ -306,8 +322,14 @@ func (g *game) happen(e *proto.Event) {
 func (p *pool) take(seq proto.Seq, r *record, backs uint64) {
 	after := seq - p.first
 	assert(after < 1<<32, "a stake is near its pool's opening")
-	p.stakes.add(newStake(proto.AccountID(r.id), r.outcome, r.amount, uint32(after), r.arrived-p.opened))
+	p.keep(newStake(proto.AccountID(r.id), r.outcome, r.amount, uint32(after), r.arrived-p.opened))
 	p.count(r.outcome, r.amount, backs)
+}
+
+// keep adds a stake to the list.
+func (p *pool) keep(s stake) {
+	p.stakes.add(s)
+	p.latest = max(p.latest, p.arrived(s))
 }
 
 // count adds a stake to what stands on the pool.
@@ -320,21 +342,122 @@ func (p *pool) count(o proto.Outcome, amount proto.Amount, backs uint64) {
 	}
 }
 
-// net is what the winners share.
-func (p *pool) net() proto.Amount { return p.gross - takeout(p.gross, p.opening.Takeout) }
+// settle ends every stake of the pool.
+func (b *book) settle(p *pool, winners []proto.Outcome, pay func(*paying)) {
+	heir := b.heir(p)
+	r := p.reckon(winners, heir != nil)
+	p.winners, p.state, p.paid, p.ended = winners, proto.PoolSettled, r.paid, r.ending
+	b.house += r.Takeout + r.Breakage - r.Minus
+	if r.Refunded {
+		b.passOn(p, p.carried)
+		p.pay(p.refunds(allOutcomes, r.Reason), pay)
+		return
+	}
+	b.passOn(p, r.CarriedOn)
+	p.pay(p.payouts(&r), pay)
+}
 
-// settle ends every stake of the pool and returns what the house keeps. Where nobody backed the winner,
-// all stakes are refunded and the house keeps nothing.
-func (p *pool) settle(winners []proto.Outcome, pay func(*paying)) (house proto.Amount) {
-	winner := winners[0]
-	p.winners, p.state = winners, proto.PoolSettled
-	if p.outcomes[winner].staked == 0 {
-		p.pay(p.refundAll(), pay)
+// heir is the pool to which money goes that this one cannot pay out: the one that its rules name, else the next one of the same
+// template or, opened by hand, the next so opened. It has to come later, not be over, and have room.
+func (b *book) heir(p *pool) *pool {
+	if p.opening.NoWinner != proto.NoWinnerCarry {
+		return nil
+	}
+	fits := func(q *pool) bool {
+		return q != nil && !q.done() && p.gross+p.carried <= proto.AmountMax-q.gross-q.carried
+	}
+	if to := p.opening.CarryTo; to != 0 {
+		if q := b.pool(to); fits(q) {
+			return q
+		}
+		return nil
+	}
+	g := b.games[p.id.Game()]
+	for _, q := range g.pools[uint64(p.id)%(proto.PoolsMax+1):] {
+		if g.asksAlike(p, q) && fits(q) {
+			return q
+		}
+	}
+	return nil
+}
+
+// asksAlike reports whether two pools were opened by templates of one name, or both by hand.
+func (g *game) asksAlike(p, q *pool) bool {
+	if p.opening.Template < 0 || q.opening.Template < 0 {
+		return p.opening.Template < 0 && q.opening.Template < 0 && q.inquiry == nil
+	}
+	return g.opening.Templates[p.opening.Template].Name == g.opening.Templates[q.opening.Template].Name
+}
+
+// passOn gives money to the heir or, where there is none, to the house.
+func (b *book) passOn(p *pool, amount proto.Amount) {
+	if amount == 0 {
+		return
+	}
+	heir := b.heir(p)
+	if heir == nil {
+		b.house += amount
+		return
+	}
+	heir.carried += amount
+	p.ended.CarriedOn, p.ended.CarriedTo = amount, heir.id
+}
+
+// lock closes the pool to stakes that arrive after at, and refunds those that did and were accepted before this was known.
+func (p *pool) lock(at proto.Time, pay func(*paying)) {
+	p.state, p.locked = proto.PoolLocked, at
+	if p.latest <= at {
+		return
+	}
+	y := p.newPaying(allOutcomes, proto.PredictionRefunded)
+	y.late, y.result.reason = true, proto.RefundLate
+	type backing struct {
+		account proto.AccountID
+		outcome proto.Outcome
+	}
+	gone := map[backing]bool{}
+	for s := range p.stakes.all() {
+		if y.ends(s) {
+			y.due += s.amount()
+			p.gross -= s.amount()
+			p.outcomes[s.outcome()].staked -= s.amount()
+			gone[backing{s.account(), s.outcome()}] = true
+		}
+	}
+	for s := range p.stakes.all() {
+		if p.counts(s) {
+			delete(gone, backing{s.account(), s.outcome()})
+		}
+	}
+	for b := range gone {
+		p.outcomes[b.outcome].backers--
+	}
+	p.pay(y, pay)
+}
+
+// withdraw takes an outcome out of the pool.
+func (p *pool) withdraw(o proto.Outcome, pay func(*paying)) {
+	y := p.refunds(1<<o, proto.RefundWithdrawn)
+	p.withdrawn |= 1 << o
+	p.gross -= p.outcomes[o].staked
+	p.outcomes[o] = standing{}
+	p.pay(y, pay)
+}
+
+// counts reports whether a stake stands: its outcome was not withdrawn, and it did not arrive after the lock.
+func (p *pool) counts(s stake) bool {
+	return p.withdrawn>>s.outcome()&1 == 0 && (p.locked == 0 || p.arrived(s) <= p.locked)
+}
+
+// left is how many outcomes have not been withdrawn.
+func (p *pool) left() int { return len(p.outcomes) - bits.OnesCount64(p.withdrawn) }
+
+// held is the money in the pool.
+func (p *pool) held() proto.Amount {
+	if p.done() {
 		return 0
 	}
-	p.paid = p.net()
-	p.pay(p.payWinners(winner, p.paid), pay)
-	return p.gross - p.paid
+	return p.gross + p.carried
 }
 
 // pay counts what is being paid.
@@ -352,6 +475,3 @@ func (p *pool) payingDone() {
 
 // done reports whether the pool's money is decided. It may still be being paid.
 func (p *pool) done() bool { return p.state == proto.PoolSettled || p.state == proto.PoolVoided }
-
-// refunded reports whether a settled pool had stakes but none on the winner.
-func (p *pool) refunded() bool { return p.state == proto.PoolSettled && p.gross > 0 && p.paid == 0 }

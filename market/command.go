@@ -74,18 +74,19 @@ const (
 
 	accountCommands // the line between the groups
 
-	OpenGame      // Game; Args *proto.GameOpening
-	OpenPool      // Game; Args *proto.PoolOpening
-	LockPool      // Pool; Args *proto.Locking
-	SettlePool    // Pool; Args *proto.Settlement
-	VoidPool      // Pool; Args *proto.Voiding
-	PostEvent     // Game; Args *proto.Event
-	SetTemplates  // Game; Args *proto.TemplateSet
-	ApprovePool   // Pool
-	ShowInquiries // Game; all questions of players
-	Join          // Game; answered with the game's image
-	ShowPools     // Game
-	Pace          // Game, Every: no distributions more often than so, for as long as the server lives; 0: as the game was opened
+	OpenGame        // Game; Args *proto.GameOpening
+	OpenPool        // Game; Args *proto.PoolOpening
+	LockPool        // Pool; Args *proto.Locking
+	SettlePool      // Pool; Args *proto.Settlement
+	WithdrawOutcome // Pool; Args *proto.OutcomeWithdrawal
+	VoidPool        // Pool; Args *proto.Voiding
+	PostEvent       // Game; Args *proto.Event
+	SetTemplates    // Game; Args *proto.TemplateSet
+	ApprovePool     // Pool
+	ShowInquiries   // Game; all questions of players
+	Join            // Game; answered with the game's image
+	ShowPools       // Game
+	Pace            // Game, Every: no distributions more often than so, for as long as the server lives; 0: as the game was opened
 )
 
 // Command is one request to the market. Arrived is the time at which it reached the host; the market

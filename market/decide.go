@@ -40,11 +40,19 @@ func (p *pool) refusal(l *letter, seen proto.Seq) proto.Refusal {
 		return proto.RefusedPoolLocked
 	case int(l.outcome) >= len(p.outcomes):
 		return proto.RefusedOutcomeUnknown
+	case p.withdrawn>>l.outcome&1 != 0:
+		return proto.RefusedOutcomeWithdrawn
 	case l.amount < p.opening.StakeMin:
 		return proto.RefusedStakeSmall
 	case p.opening.StakeMax != 0 && l.amount > p.opening.StakeMax:
 		return proto.RefusedStakeLarge
-	case l.amount > proto.AmountMax-p.gross, seen-p.first >= stakeSeqMax:
+	case p.opening.Unit != 0 && l.amount%p.opening.Unit != 0:
+		return proto.RefusedStakeUnits
+	case p.opening.AccountMax != 0 && l.staked+l.amount > p.opening.AccountMax:
+		return proto.RefusedAccountFull
+	case p.opening.LateSpan != 0 && l.arrived > p.opening.LocksAt-p.opening.LateSpan && l.staked+l.amount > p.opening.LateMax:
+		return proto.RefusedLateFull
+	case l.amount > proto.AmountMax-p.gross-p.carried, seen-p.first >= stakeSeqMax:
 		return proto.RefusedPoolFull
 	}
 	return proto.Accepted
@@ -99,6 +107,8 @@ func (s *Shard) poolCommand(c *Command, g *game) {
 		refusal = s.planLock(&plan, p, c.Args.(*proto.Locking))
 	case SettlePool:
 		refusal = planSettle(&plan, p, c.Args.(*proto.Settlement))
+	case WithdrawOutcome:
+		refusal = planWithdraw(&plan, p, c.Args.(*proto.OutcomeWithdrawal))
 	case VoidPool:
 		refusal = planVoid(&plan, p, c.Args.(*proto.Voiding))
 	case ApprovePool:
@@ -157,10 +167,36 @@ func planSettle(to *plan, p *pool, c *proto.Settlement) proto.Refusal {
 		return proto.RefusedPoolOpen
 	case p.state == proto.PoolProposed:
 		return proto.RefusedPoolProposed
-	case len(c.Winners) != 1 || int(c.Winners[0]) >= len(p.outcomes):
+	case len(c.Winners) == 0:
 		return proto.RefusedWinners
 	}
-	to.settle(p, c.Winners[0])
+	var named uint64
+	for _, w := range c.Winners {
+		switch {
+		case int(w) >= len(p.outcomes), named>>w&1 != 0:
+			return proto.RefusedWinners
+		case p.withdrawn>>w&1 != 0:
+			return proto.RefusedOutcomeWithdrawn
+		}
+		named |= 1 << w
+	}
+	to.settle(p, c.Winners...)
+	return proto.Accepted
+}
+
+func planWithdraw(to *plan, p *pool, w *proto.OutcomeWithdrawal) proto.Refusal {
+	if refusal := p.over(); refusal != proto.Accepted {
+		return refusal
+	}
+	switch {
+	case p.state == proto.PoolProposed:
+		return proto.RefusedPoolProposed
+	case int(w.Outcome) >= len(p.outcomes):
+		return proto.RefusedOutcomeUnknown
+	case p.withdrawn>>w.Outcome&1 != 0:
+		return proto.RefusedOutcomeWithdrawn
+	}
+	to.withdraw(p, w.Outcome)
 	return proto.Accepted
 }
 
@@ -230,7 +266,6 @@ func (s *Shard) openPool(c *Command, g *game) {
 }
 
 func (s *Shard) openingRefusal(g *game, o *proto.PoolOpening) proto.Refusal {
-	amount := func(a proto.Amount) bool { return a == 0 || a.Valid() }
 	switch {
 	case g.state == proto.GameEnded:
 		return proto.RefusedGameEnded
@@ -240,12 +275,39 @@ func (s *Shard) openingRefusal(g *game, o *proto.PoolOpening) proto.Refusal {
 		return proto.RefusedOutcomesCount
 	case !validText(o.Question), slices.ContainsFunc(o.Labels, func(l string) bool { return !validText(l) }):
 		return proto.RefusedTextInvalid
-	case o.Takeout > takeoutMax, !amount(o.StakeMin), !amount(o.StakeMax), o.StakeMax != 0 && o.StakeMin > o.StakeMax:
+	case !limitsFit(o.Takeout, o.StakeMin, o.StakeMax), !rulesFit(&o.Rules),
+		o.CarryTo != 0 && (o.CarryTo.Game() != g.id || o.CarryTo <= proto.NewPoolID(g.id, uint32(len(g.pools)+1))),
+		o.LateSpan != 0 && (o.LocksAt == 0 || o.LateMax == 0):
 		return proto.RefusedRules
 	case o.LocksAt != 0 && o.LocksAt <= s.now:
 		return proto.RefusedLockPast
 	}
 	return proto.Accepted
+}
+
+// limitsFit reports whether takeout and the limits of one stake are in range; amounts of 0 are no limits.
+func limitsFit(takeout uint16, least, most proto.Amount) bool {
+	return takeout <= takeoutMax && limit(least) && limit(most) && (most == 0 || least <= most)
+}
+
+func limit(a proto.Amount) bool { return a == 0 || a.Valid() }
+
+// rulesFit reports whether a pool can be run by the rules.
+func rulesFit(r *proto.Rules) bool {
+	switch {
+	case !limit(r.Unit), !limit(r.Break), !limit(r.DividendMin), !limit(r.MinusMax), !limit(r.AccountMax), !limit(r.LateMax), r.LateSpan < 0,
+		r.Payout > proto.PayoutDividend, r.NoWinner > proto.NoWinnerCarry:
+		return false
+	case r.CarryTo != 0 && r.NoWinner != proto.NoWinnerCarry, r.LateMax != 0 && r.LateSpan == 0:
+		return false
+	case r.Payout == proto.PayoutExact:
+		return r.Unit == 0 && r.Break == 0 && r.DividendMin == 0 && r.MinusMax == 0
+	case r.Unit == 0, r.Break > r.Unit:
+		return false
+	case r.DividendMin != 0 && (r.DividendMin < r.Unit || r.DividendMin > 2*r.Unit): // so that no amount overflows
+		return false
+	}
+	return r.DividendMin != 0 || r.MinusMax == 0
 }
 
 func eventRefusal(g *game, e *proto.Event) proto.Refusal {

@@ -39,6 +39,7 @@ type letter struct {
 	sell    bool
 	refusal proto.Refusal
 	state   proto.PredictionState
+	reason  proto.RefundReason
 	outcome proto.Outcome
 	from    uint16 // shard
 	account proto.AccountID

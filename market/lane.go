@@ -7,6 +7,7 @@ type private struct {
 	kind       privateKind
 	refusal    proto.Refusal
 	outcome    proto.Outcome
+	reason     proto.RefundReason
 	t          proto.Time
 	id         proto.RequestID // of a receipt or refusal
 	prediction proto.Seq
@@ -80,7 +81,8 @@ func (s *Shard) say(to Session, n uint64, p *private) {
 		o.Message = &proto.Payout{T: p.t, N: n, Prediction: p.prediction, Pool: p.pool, Outcome: p.outcome, Amount: p.amount,
 			Payout: proto.Amount(p.value), Balance: p.balance}
 	case privateRefund:
-		o.Message = &proto.Refund{T: p.t, N: n, Prediction: p.prediction, Pool: p.pool, Outcome: p.outcome, Amount: p.amount, Balance: p.balance}
+		o.Message = &proto.Refund{T: p.t, N: n, Prediction: p.prediction, Pool: p.pool, Outcome: p.outcome, Amount: p.amount, Balance: p.balance,
+			Reason: p.reason}
 	case privateQuestion:
 		o.Message = &proto.QuestionState{T: p.t, N: n, Pool: p.pool, State: proto.PoolState(p.value)}
 	case privateBalance:

@@ -45,18 +45,19 @@ type Journal interface {
 
 // Config is how a market runs. The fields from Interval on have defaults.
 type Config struct {
-	Shards       int
-	Epoch        uint64            // names this life of the server to clients
-	Durability   string            // told in receipts
-	Now          func() proto.Time // stamps turns
-	Journal      Journal
-	Deliver      func(*Batch) // takes what a shard says; called on the shard's goroutine, borrows the batch
-	Interval     proto.Time   // default batching interval of odds; 0: 3 s
-	VoidAfter    proto.Time   // a pool unsettled for so long after its lock voids itself; 0: 24 h
-	ArchiveAfter proto.Time   // an ended game leaves memory after so long; 0: 10 min
-	Moderate     bool         // questions to everyone in a game wait for an operator's approval
-	Reports      int          // of players suspend a question; 0: 3
-	ChallengeFor proto.Time   // so long may be challenged whom the asker of a question names; 0: 10 min
+	Shards          int
+	Epoch           uint64            // names this life of the server to clients
+	Durability      string            // told in receipts
+	Now             func() proto.Time // stamps turns
+	Journal         Journal
+	Deliver         func(*Batch) // takes what a shard says; called on the shard's goroutine, borrows the batch
+	StakesPerSecond int          // that an account may send, and twice as many at once; 0: no limit
+	Interval        proto.Time   // default batching interval of odds; 0: 3 s
+	VoidAfter       proto.Time   // a pool unsettled for so long after its lock voids itself; 0: 24 h
+	ArchiveAfter    proto.Time   // an ended game leaves memory after so long; 0: 10 min
+	Moderate        bool         // questions to everyone in a game wait for an operator's approval
+	Reports         int          // of players suspend a question; 0: 3
+	ChallengeFor    proto.Time   // so long may be challenged whom the asker of a question names; 0: 10 min
 }
 
 // Limits of the market.

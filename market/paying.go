@@ -15,14 +15,17 @@ import (
 //
 // While it runs the pool has its final state already; stakes that it has not come to are still open tickets of their owners.
 type paying struct {
-	pool   *pool
-	n, at  int                      // it walks over the stakes that there were when it began; next
-	result result                   // what all that it ends have in common
-	won    uint64                   // outcomes that share, a bit each
-	of     [proto.OutcomesMax]uint8 // by outcome: its share
-	shares []share
-	counts bool // this walk counts; else it pays
-	due    proto.Amount
+	pool     *pool
+	n, at    int        // it walks over the stakes that there were when it began; next
+	result   result     // what all that it ends have in common
+	outcomes uint64     // whose stakes it ends, a bit each
+	deadline proto.Time // when the pool locked, if it has; those that arrived later are ended
+	late     bool       // by this paying; else by one before
+	won      uint64     // outcomes that share, a bit each
+	of       [proto.OutcomesMax]uint8
+	shares   []share
+	counts   bool         // this walk counts; else it pays
+	due      proto.Amount // and not paid yet
 }
 
 // Steps of paying, and how many a turn does: some 2000 stakes paid, about a millisecond. Looking at a stake without ending it costs
@@ -33,16 +36,38 @@ const (
 	turnCost = 2048 * payCost
 )
 
-// refundAll pays every stake of the pool back.
-func (p *pool) refundAll() *paying {
-	return &paying{pool: p, n: p.stakes.len(), result: result{pool: p.id, state: proto.PredictionRefunded}, due: p.gross}
+// newPaying ends the stakes on some outcomes: all that are not ended yet.
+func (p *pool) newPaying(outcomes uint64, state proto.PredictionState) *paying {
+	return &paying{pool: p, n: p.stakes.len(), result: result{pool: p.id, state: state}, outcomes: outcomes &^ p.withdrawn, deadline: p.locked}
 }
 
-// payWinners divides net among those who staked on the winner.
-func (p *pool) payWinners(winner proto.Outcome, net proto.Amount) *paying {
-	y := &paying{pool: p, n: p.stakes.len(), result: result{pool: p.id, state: proto.PredictionLost}, won: 1 << winner,
-		shares: []share{newShare(net, p.outcomes[winner].staked)}, counts: true, due: net}
+// refunds pays stakes on some outcomes back.
+func (p *pool) refunds(outcomes uint64, reason proto.RefundReason) *paying {
+	y := p.newPaying(outcomes, proto.PredictionRefunded)
+	y.result.reason = reason
+	for o, on := range p.outcomes {
+		if y.outcomes>>o&1 != 0 {
+			y.due += on.staked
+		}
+	}
 	return y
+}
+
+// payouts pays the winners; all other stakes are lost.
+func (p *pool) payouts(r *reckoning) *paying {
+	y := p.newPaying(allOutcomes, proto.PredictionLost)
+	y.won, y.of, y.shares, y.due = r.won, r.of, r.shares, r.paid
+	for i := range y.shares {
+		y.counts = y.counts || y.shares[i].counts != nil
+	}
+	return y
+}
+
+const allOutcomes = 1<<proto.OutcomesMax - 1
+
+// ends reports whether a stake is one that this paying ends.
+func (y *paying) ends(s stake) bool {
+	return y.outcomes>>s.outcome()&1 != 0 && (y.deadline != 0 && y.pool.arrived(s) > y.deadline) == y.late
 }
 
 // step goes on until budget is spent, and passes on how stakes end. It reports whether all are paid, and then is not to be called
@@ -54,6 +79,9 @@ func (y *paying) step(budget *int, end func(result)) (over bool) {
 			return false
 		case y.at == y.n:
 			y.nextWalk()
+		case !y.ends(y.pool.stakes.at(y.at)):
+			*budget -= lookCost
+			y.at++
 		case y.counts:
 			y.count(y.pool.stakes.at(y.at))
 			*budget -= lookCost
@@ -137,5 +165,5 @@ func (s *Shard) sendResult(r result) {
 	to := s.market.shardOfAccount(r.account)
 	s.payings.to[to.index] = s.payings.to[to.index] || to != s
 	s.write(to, &letter{kind: letterResult, account: r.account, seq: r.seq, pool: r.pool, outcome: r.outcome, amount: r.amount,
-		payout: r.payout, state: r.state})
+		payout: r.payout, state: r.state, reason: r.reason})
 }

@@ -24,6 +24,7 @@ const (
 	recordFollowed      recordKind = 10
 	recordUnfollowed    recordKind = 11
 	recordArchived      recordKind = 12
+	recordWithdrawn     recordKind = 20 // an outcome of a pool
 
 	// 40 to 59: questions and circles.
 	recordAsked         recordKind = 40

@@ -91,7 +91,7 @@ func (r *Replica) apply(seq proto.Seq, rec *record) error {
 		r.lastGame = max(r.lastGame, proto.GameID(rec.id))
 	}
 	var missing error
-	before := r.inPool(rec)
+	touched, before := r.touched(rec)
 	end := func(end result) {
 		r.sum.accounts -= r.balanceOf(end.account)
 		if a := r.accounts[end.account]; a == nil || !a.end(end) {
@@ -103,7 +103,12 @@ func (r *Replica) apply(seq proto.Seq, rec *record) error {
 		for budget := turnCost; !y.step(&budget, end); budget = turnCost {
 		}
 	})
-	r.sum.pools += r.inPool(rec) - before
+	for _, p := range touched {
+		if p != nil {
+			r.sum.pools += p.held()
+		}
+	}
+	r.sum.pools -= before
 	if err != nil {
 		return err
 	}
@@ -132,15 +137,20 @@ func (r *Replica) balanceOf(id proto.AccountID) proto.Amount {
 	return 0
 }
 
-// inPool is the money in the pool that the record is about, if it is about one.
-func (r *Replica) inPool(rec *record) proto.Amount {
+// touched are the pools whose money the record moves, and what they hold before.
+func (r *Replica) touched(rec *record) (pools [2]*pool, held proto.Amount) {
 	switch rec.kind {
-	case recordSettled, recordVoided:
-		if p := r.pool(proto.PoolID(rec.id)); p != nil && !p.done() {
-			return p.gross
+	case recordLocked, recordSettled, recordVoided, recordWithdrawn:
+		if p := r.pool(proto.PoolID(rec.id)); p != nil {
+			pools = [2]*pool{p, r.heir(p)}
 		}
 	}
-	return 0
+	for _, p := range pools {
+		if p != nil {
+			held += p.held()
+		}
+	}
+	return pools, held
 }
 
 func (r *Replica) publish() {
@@ -178,10 +188,11 @@ func (b *book) check() error {
 	}
 	for _, g := range b.games {
 		for _, p := range g.pools {
-			if err := b.checkPool(p); err != nil {
+			n, err := b.checkPool(p)
+			if err != nil {
 				return err
 			}
-			open -= p.stakes.len()
+			open -= n
 		}
 	}
 	if open != 0 {
@@ -200,9 +211,7 @@ func (b *book) sum() (s sums) {
 	}
 	for _, g := range b.games {
 		for _, p := range g.pools {
-			if !p.done() {
-				s.pools += p.gross
-			}
+			s.pools += p.held()
 		}
 	}
 	return s
@@ -234,29 +243,33 @@ func (a *account) check() error {
 	return nil
 }
 
-// checkPool recomputes what stands on a pool and finds each of its stakes in an account.
-func (b *book) checkPool(p *pool) error {
+// checkPool recomputes what stands on a pool and finds each of its stakes in an account. It returns how many there are.
+func (b *book) checkPool(p *pool) (n int, err error) {
 	if p.done() {
-		return nil
+		return 0, nil
 	}
 	fresh := pool{outcomes: make([]standing, len(p.outcomes))}
 	backed := map[proto.AccountID]uint64{}
 	for s := range p.stakes.all() {
+		if !p.counts(s) {
+			continue
+		}
+		n++
 		fresh.count(s.outcome(), s.amount(), backed[s.account()])
 		backed[s.account()] |= 1 << s.outcome()
 		if !b.holds(p, s) {
-			return fmt.Errorf("audit: stake %d of pool %d is not among the open tickets of account %d", p.seq(s), p.id, s.account())
+			return n, fmt.Errorf("audit: stake %d of pool %d is not among the open tickets of account %d", p.seq(s), p.id, s.account())
 		}
 	}
-	if fresh.gross != p.gross {
-		return fmt.Errorf("audit: pool %d counts %d, its stakes sum to %d", p.id, p.gross, fresh.gross)
+	if fresh.gross != p.gross || p.carried < 0 {
+		return n, fmt.Errorf("audit: pool %d counts %d and %d carried, its stakes sum to %d", p.id, p.gross, p.carried, fresh.gross)
 	}
 	for i, on := range p.outcomes {
 		if fresh.outcomes[i] != on {
-			return fmt.Errorf("audit: outcome %d of pool %d counts %v, its stakes give %v", i, p.id, on, fresh.outcomes[i])
+			return n, fmt.Errorf("audit: outcome %d of pool %d counts %v, its stakes give %v", i, p.id, on, fresh.outcomes[i])
 		}
 	}
-	return nil
+	return n, nil
 }
 
 func (b *book) holds(p *pool, s stake) bool {

@@ -27,8 +27,16 @@ func (p *plan) lock(on *pool, at proto.Time) {
 	p.steps = append(p.steps, step{recordLocked, uint64(on.id), &proto.Locking{At: at}})
 }
 
-func (p *plan) settle(on *pool, winner proto.Outcome) {
-	p.steps = append(p.steps, step{recordSettled, uint64(on.id), &proto.Settlement{Winners: []proto.Outcome{winner}}})
+func (p *plan) settle(on *pool, winners ...proto.Outcome) {
+	p.steps = append(p.steps, step{recordSettled, uint64(on.id), &proto.Settlement{Winners: winners}})
+}
+
+// withdraw takes out an outcome, and voids a pool that is no question any more.
+func (p *plan) withdraw(on *pool, o proto.Outcome) {
+	p.steps = append(p.steps, step{recordWithdrawn, uint64(on.id), &proto.OutcomeWithdrawal{Outcome: o}})
+	if on.left() <= proto.OutcomesMin {
+		p.void(on, "fewer than two outcomes are left")
+	}
 }
 
 func (p *plan) void(on *pool, reason string) {
@@ -61,10 +69,11 @@ func (s *Shard) postEvent(c *Command, g *game) {
 
 func (s *Shard) resolve(plan *plan, g *game, e *proto.Event) {
 	plan.steps, plan.fresh = append(plan.steps, step{recordHappened, uint64(g.id), e}), 0
+	var last []step // settlements that may carry money to a pool that this event opens
 	after := rules.State{Minute: e.Minute, Score: e.Score}
 	for _, p := range g.pools {
 		if !p.done() {
-			g.resolvePool(plan, p, e, after)
+			last = g.resolvePool(plan, p, e, after, last)
 		}
 	}
 	for i, program := range g.programs[g.asks:] {
@@ -74,15 +83,17 @@ func (s *Shard) resolve(plan *plan, g *game, e *proto.Event) {
 		}
 		t := program.Template()
 		plan.open(g, poolOpening{
-			PoolOpening: proto.PoolOpening{Question: question, Labels: labels, Takeout: t.Takeout, StakeMin: t.StakeMin, StakeMax: t.StakeMax},
-			Template:    g.asks + i, Minute: e.Minute, Score: e.Score,
+			PoolOpening: proto.PoolOpening{Question: question, Labels: labels, Takeout: t.Takeout, StakeMin: t.StakeMin, StakeMax: t.StakeMax,
+				Rules: t.Rules},
+			Template: g.asks + i, Minute: e.Minute, Score: e.Score,
 		})
 	}
+	plan.steps = append(plan.steps, last...)
 }
 
 // resolvePool asks a pool's rules, if it has any. The end of a game locks what players have asked; a question whose answer comes
-// before its approval is none any more.
-func (g *game) resolvePool(plan *plan, p *pool, e *proto.Event, after rules.State) {
+// before its approval is none any more. A settlement that has to wait for what the event opens goes to last.
+func (g *game) resolvePool(plan *plan, p *pool, e *proto.Event, after rules.State, last []step) []step {
 	var won, voids, locks bool
 	var winner proto.Outcome
 	if program := g.program(p); program != nil {
@@ -97,14 +108,20 @@ func (g *game) resolvePool(plan *plan, p *pool, e *proto.Event, after rules.Stat
 	case p.state == proto.PoolProposed:
 	case voids:
 		plan.void(p, "by the rules of the question")
+	case won && p.withdrawn>>winner&1 != 0:
+		plan.void(p, "the winning outcome was withdrawn")
 	case won:
 		if p.unlocked() {
 			plan.lock(p, e.At)
 		}
 		plan.settle(p, winner)
+		if end := len(plan.steps) - 1; p.opening.NoWinner == proto.NoWinnerCarry {
+			last, plan.steps = append(last, plan.steps[end]), plan.steps[:end]
+		}
 	case p.unlocked() && locks:
 		plan.lock(p, e.At)
 	}
+	return last
 }
 
 // program is the pool's rules; nil: it has none.
@@ -181,6 +198,7 @@ func (s *Shard) tellGame(g *game, body any, r *record, answer *proto.Answer) {
 	case recordSettled:
 		answer.Settled = append(answer.Settled, pool.id)
 		s.broadcast(g, pool.settledMessage(g, s.now))
+		s.tellHeir(pool)
 	case recordVoided:
 		answer.Voided = append(answer.Voided, pool.id)
 		pool.changed = false
@@ -188,8 +206,19 @@ func (s *Shard) tellGame(g *game, body any, r *record, answer *proto.Answer) {
 			break
 		}
 		s.broadcast(g, &proto.Voided{T: s.now, Game: g.id, Seq: g.board.next(), Pool: pool.id, Reason: body.(*proto.Voiding).Reason})
+		s.tellHeir(pool)
+	case recordWithdrawn:
+		pool.changed = false
+		s.broadcast(g, &proto.PoolChanged{T: s.now, Game: g.id, Seq: g.board.next(), Pool: pool.show()})
 	}
 	s.tellAsker(pool, body)
+}
+
+// tellHeir lets the pool that this one's money was carried to be published.
+func (s *Shard) tellHeir(p *pool) {
+	if heir := s.pool(p.ended.CarriedTo); heir != nil {
+		s.change(heir)
+	}
 }
 
 func (s *Shard) tellEvent(g *game, e *proto.Event) {
@@ -198,11 +227,12 @@ func (s *Shard) tellEvent(g *game, e *proto.Event) {
 }
 
 func (p *pool) settledMessage(g *game, now proto.Time) *proto.Settled {
-	m := &proto.Settled{T: now, Game: g.id, Seq: g.board.next(), Pool: p.id, Winners: p.winners, Gross: p.gross, Paid: p.paid,
-		Refunded: p.refunded()}
-	if p.paid > 0 {
-		m.Takeout = p.gross - p.paid
-		m.Multiplier = proto.NewMultiplier(p.paid, p.outcomes[p.winners[0]].staked)
+	e := &p.ended
+	m := &proto.Settled{T: now, Game: g.id, Seq: g.board.next(), Pool: p.id, Winners: p.winners, Gross: p.gross, Takeout: e.Takeout, Paid: p.paid,
+		Refunded: e.Refunded, Reason: e.Reason, Dividends: e.Dividends, Breakage: e.Breakage, Minus: e.Minus, Carried: p.carried,
+		CarriedOn: e.CarriedOn, CarriedTo: e.CarriedTo}
+	if len(e.Dividends) > 0 {
+		m.Multiplier = e.Dividends[0].Multiplier
 	}
 	return m
 }

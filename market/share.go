@@ -14,7 +14,11 @@ import (
 // known. Fractional parts are kept as the remainders of the division, in units of 1/sum.
 //
 // The products need 128 bits; quotients fit, since a stake is at most the sum.
+//
+// Under the dividend rule each stake gets its whole units times the dividend; then unit is not 0, and nothing is counted.
 type share struct {
+	unit, dividend proto.Amount
+
 	net, sum proto.Amount
 	left     proto.Amount // units that no walk has given out: net − Σ floors
 	floored  bool         // the first walk is over: left is known
@@ -83,6 +87,9 @@ func (d *share) choose() bool {
 
 // pay is what a stake gets, asked in the order of acceptance when all walks are over.
 func (d *share) pay(stake proto.Amount) proto.Amount {
+	if d.unit != 0 {
+		return stake / d.unit * d.dividend
+	}
 	whole, rest := d.quotient(stake)
 	switch {
 	case rest > d.prefix:

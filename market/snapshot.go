@@ -17,11 +17,11 @@ import (
 // A snapshot is a book in bytes: a head, then each account and each game, by id, behind its length. Integers
 // are varints; what is rare is JSON.
 //
-//	"tote" version 4 │ seq, last game, house, deposits, withdrawals, accounts, games, last circle, circles │
+//	"tote" version 5 │ seq, last game, house, deposits, withdrawals, accounts, games, last circle, circles │
 //	{length, account}… │ {length, game}… │ {length, circle}…
 const (
 	snapshotMagic   = "tote"
-	snapshotVersion = 4
+	snapshotVersion = 5
 	objectMax       = 1 << 30 // bytes of one account or game; more is a broken snapshot
 )
 
@@ -113,7 +113,10 @@ func (e *encoder) pool(p *pool) {
 	e.uint(uint64(p.opened))
 	e.uint(uint64(p.locked))
 	e.money(p.gross)
+	e.money(p.carried)
 	e.money(p.paid)
+	e.uint(p.withdrawn)
+	e.json(&p.ended)
 	e.uint(uint64(len(p.winners)))
 	for _, w := range p.winners {
 		e.uint(uint64(w))
@@ -244,7 +247,8 @@ func (d *decoder) pool() *pool {
 	d.json(&p.opening)
 	d.json(&p.inquiry)
 	p.state, p.first, p.opened, p.locked = proto.PoolState(d.uint()), proto.Seq(d.uint()), proto.Time(d.uint()), proto.Time(d.uint())
-	p.gross, p.paid = d.money(), d.money()
+	p.gross, p.carried, p.paid, p.withdrawn = d.money(), d.money(), d.money(), d.uint()
+	d.json(&p.ended)
 	for range d.count() {
 		p.winners = append(p.winners, proto.Outcome(d.uint()))
 	}
@@ -253,7 +257,7 @@ func (d *decoder) pool() *pool {
 		p.outcomes[i] = standing{staked: d.money(), backers: uint32(d.uint())}
 	}
 	for range d.count() {
-		p.stakes.add(stake{who: d.uint(), sum: d.uint(), nth: d.uint()})
+		p.keep(stake{who: d.uint(), sum: d.uint(), nth: d.uint()})
 	}
 	return p
 }

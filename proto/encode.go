@@ -26,10 +26,12 @@ func writeMsgpack(b []byte) writer { return writer{b, 0} }
 
 // The formats of MessagePack that every member begins with: the count is in the low bits.
 //
-//	1000nnnn  a map of n members, to 15
-//	101nnnnn  a string of n bytes, to 31
+//	1000nnnn                    a map of n members, to 15
+//	11011110 00000000 0nnnnnnn  a map of n members, where there may be more
+//	101nnnnn                    a string of n bytes, to 31
 const (
 	fixmap, fixmapMax = 0x80, 15
+	map16             = 0xde
 	fixstr            = 0xa0
 )
 
@@ -58,9 +60,21 @@ func (w writer) begin() (inner writer, outer int) {
 	return w, outer
 }
 
+// widen makes room for more than 15 members in an object that has none yet, but for its type.
+func (w writer) widen() writer {
+	if w.at >= 0 {
+		members := w.b[w.at] - fixmap
+		w.b = append(w.b, 0, 0)
+		copy(w.b[w.at+3:], w.b[w.at+1:])
+		w.b[w.at], w.b[w.at+1], w.b[w.at+2] = map16, 0, members
+		w.at += 2
+	}
+	return w
+}
+
 func (w writer) end(outer int) writer {
 	if w.at >= 0 {
-		assert(w.b[w.at] <= fixmap+fixmapMax, "an object has at most 15 members")
+		assert(w.b[w.at] <= fixmap+fixmapMax, "an object that is not widened has at most 15 members")
 		w.at = outer
 		return w
 	}
@@ -190,6 +204,7 @@ func (g *Game) append(w writer) writer {
 
 func (p *Pool) append(w writer) writer {
 	w, outer := w.begin()
+	w = w.widen()
 	w = num(w.key(`{"pool":`), p.Pool)
 	if p.Kind != "" {
 		w = text(w.key(`,"kind":`), p.Kind)
@@ -209,6 +224,24 @@ func (p *Pool) append(w writer) writer {
 	w = list(w.key(`,"odds":`), p.Odds, appendOdd)
 	if len(p.Winners) > 0 {
 		w = list(w.key(`,"winners":`), p.Winners, num)
+	}
+	if p.Unit != 0 {
+		w = num(w.key(`,"unit":`), p.Unit)
+	}
+	if p.AccountMax != 0 {
+		w = num(w.key(`,"account_max":`), p.AccountMax)
+	}
+	if p.Carried != 0 {
+		w = num(w.key(`,"carried":`), p.Carried)
+	}
+	if len(p.Withdrawn) > 0 {
+		w = list(w.key(`,"withdrawn":`), p.Withdrawn, num)
+	}
+	if p.Refunded {
+		w = boolean(w.key(`,"refunded":`), true)
+	}
+	if p.CarriedTo != 0 {
+		w = num(w.key(`,"carried_to":`), p.CarriedTo)
 	}
 	if p.Asked.Account != 0 {
 		w = p.Asked.append(w.key(`,"asked":`))
@@ -440,6 +473,7 @@ func (m *Refund) append(w writer) writer {
 	w = num(w.key(`,"outcome":`), m.Outcome)
 	w = num(w.key(`,"amount":`), m.Amount)
 	w = num(w.key(`,"balance":`), m.Balance)
+	w = text(w.key(`,"reason":`), m.Reason.String())
 	return w.end(0)
 }
 
@@ -465,6 +499,9 @@ func (m *Odds) append(w writer) writer {
 	w = num(w.key(`,"pool":`), m.Pool)
 	w = num(w.key(`,"counts":`), m.Counts)
 	w = list(w.key(`,"odds":`), m.Odds, appendOdd)
+	if m.Carried != 0 {
+		w = num(w.key(`,"carried":`), m.Carried)
+	}
 	return w.end(0)
 }
 
@@ -502,7 +539,10 @@ func (m *Locked) append(w writer) writer {
 }
 
 func (m *Settled) append(w writer) writer {
-	w = head(w, m, m.T, m.Game, m.Seq)
+	w = w.open(m.Type()).widen()
+	w = num(w.key(`,"t":`), m.T)
+	w = num(w.key(`,"game":`), m.Game)
+	w = num(w.key(`,"seq":`), m.Seq)
 	w = num(w.key(`,"pool":`), m.Pool)
 	w = list(w.key(`,"winners":`), m.Winners, num)
 	w = num(w.key(`,"gross":`), m.Gross)
@@ -513,6 +553,23 @@ func (m *Settled) append(w writer) writer {
 		w = list(w.key(`,"pays":`), m.Pays, num)
 	}
 	w = boolean(w.key(`,"refunded":`), m.Refunded)
+	if m.Reason != 0 {
+		w = text(w.key(`,"reason":`), m.Reason.String())
+	}
+	if len(m.Dividends) > 0 {
+		w = list(w.key(`,"dividends":`), m.Dividends, appendDividend)
+	}
+	for _, part := range [...]struct {
+		key    string
+		amount Amount
+	}{{`,"breakage":`, m.Breakage}, {`,"minus":`, m.Minus}, {`,"carried":`, m.Carried}, {`,"carried_on":`, m.CarriedOn}} {
+		if part.amount != 0 {
+			w = num(w.key(part.key), part.amount)
+		}
+	}
+	if m.CarriedTo != 0 {
+		w = num(w.key(`,"carried_to":`), m.CarriedTo)
+	}
 	return w.end(0)
 }
 

@@ -37,7 +37,15 @@ type (
 		Takeout  uint16    `json:"takeout,omitempty"`  // basis points of the gross pool
 		Odds     []Odd     `json:"odds"`
 		Winners  []Outcome `json:"winners,omitempty"`
-		Asked    Asked     `json:"asked,omitzero"` // where a player asked it
+
+		Unit       Amount    `json:"unit,omitempty"`        // stakes are whole ones of it, where there is one
+		AccountMax Amount    `json:"account_max,omitempty"` // that one account may have in it
+		Carried    Amount    `json:"carried,omitempty"`     // from earlier pools, for the winners to share
+		Withdrawn  []Outcome `json:"withdrawn,omitempty"`   // outcomes that can neither be staked on nor win
+		Refunded   bool      `json:"refunded,omitempty"`    // settled, and all stakes were returned
+		CarriedTo  PoolID    `json:"carried_to,omitempty"`  // settled without a winner: its money is there
+
+		Asked Asked `json:"asked,omitzero"` // where a player asked it
 	}
 	// Odd is the state of one outcome.
 	Odd struct {
@@ -209,7 +217,7 @@ type (
 		Payout     Amount  `json:"payout"`
 		Balance    Amount  `json:"balance"`
 	}
-	// Refund returns a stake whole.
+	// Refund returns a stake whole, for a reason.
 	Refund struct {
 		T          Time    `json:"t"`
 		N          uint64  `json:"n"`
@@ -218,6 +226,8 @@ type (
 		Outcome    Outcome `json:"outcome"`
 		Amount     Amount  `json:"amount"`
 		Balance    Amount  `json:"balance"`
+
+		Reason RefundReason `json:"reason"`
 	}
 	// Balance tells of a deposit or, below zero, a withdrawal.
 	Balance struct {
@@ -238,6 +248,8 @@ type (
 		Pool   PoolID `json:"pool"`
 		Counts Seq    `json:"counts"` // the last record that the odds include
 		Odds   []Odd  `json:"odds"`
+
+		Carried Amount `json:"carried,omitempty"` // from earlier pools; multipliers include it
 	}
 	// Conflated tells a slow reader how many broadcasts of the game it was spared.
 	Conflated struct {
@@ -283,9 +295,18 @@ type (
 		Gross      Amount       `json:"gross"`
 		Takeout    Amount       `json:"takeout"`
 		Paid       Amount       `json:"paid"`
-		Multiplier Multiplier   `json:"x"`
+		Multiplier Multiplier   `json:"x"`              // of the first winner that anybody backed
 		Pays       []Millionths `json:"pays,omitempty"` // in a dynamic pool: what a share of each winner gets, in millionths of a unit
-		Refunded   bool         `json:"refunded"`       // nobody backed the winner: all stakes were returned
+		Refunded   bool         `json:"refunded"`       // all stakes were returned, for Reason
+
+		// gross + carried + minus = takeout + breakage + paid + carried on, unless refunded.
+		Reason    RefundReason `json:"reason,omitempty"`
+		Dividends []Dividend   `json:"dividends,omitempty"` // of the winners that anybody backed
+		Breakage  Amount       `json:"breakage,omitempty"`  // left by rounding dividends, for the house
+		Minus     Amount       `json:"minus,omitempty"`     // added by the house
+		Carried   Amount       `json:"carried,omitempty"`   // from earlier pools
+		CarriedOn Amount       `json:"carried_on,omitempty"`
+		CarriedTo PoolID       `json:"carried_to,omitempty"` // nobody backed the winner: the pool that has it now
 	}
 	// Voided ends a pool and returns all stakes.
 	Voided struct {

@@ -145,7 +145,7 @@ func TestMessagesSayTheSame(t *testing.T) {
 
 func sameToAnyone(t *testing.T, m Message) {
 	packed := m.AppendMsgpack([]byte("before"))[len("before"):]
-	if !bytes.HasPrefix(packed[1:], []byte("\xa4type")) {
+	if _, members, err := msgp.ReadMapHeaderBytes(packed); err != nil || !bytes.HasPrefix(members, []byte("\xa4type")) {
 		t.Errorf("%s does not begin with its type: %q", m.Type(), packed)
 	}
 	got, rest, err := msgp.ReadIntfBytes(packed)

@@ -43,12 +43,13 @@ type (
 		Kind     string   `json:"kind,omitempty"`    // "dpm"; none: parimutuel
 		Variant  string   `json:"variant,omitempty"` // of a dynamic pool: share_ratio if none, money_ratio, losers_payoff or losers_money
 		Seeds    []Seed   `json:"seeds,omitempty"`   // of a dynamic pool, one for each outcome
+		Rules
 	}
 	// Locking locks a pool at a time that is not in the future; 0 is now.
 	Locking struct {
 		At Time `json:"at,omitempty"`
 	}
-	// Settlement names the winners of a locked pool.
+	// Settlement names the winner of a locked pool, or several: a dead heat.
 	Settlement struct {
 		Winners []Outcome `json:"winners"`
 	}
@@ -104,16 +105,17 @@ type (
 //
 // In Question and Label, {team1}, {team2}, {minute} and {player} are replaced.
 type Template struct {
-	Name     string            `json:"name" toml:"name"`
-	Question string            `json:"question" toml:"question"`
-	Opens    string            `json:"opens" toml:"opens"`
-	Locks    string            `json:"locks,omitempty" toml:"locks"`
-	Voids    string            `json:"voids,omitempty" toml:"voids"`
-	Takeout  uint16            `json:"takeout,omitempty" toml:"takeout"`
-	StakeMin Amount            `json:"stake_min,omitempty" toml:"stake_min"`
-	StakeMax Amount            `json:"stake_max,omitempty" toml:"stake_max"`
-	Kind     string            `json:"kind,omitempty" toml:"kind"`       // as in PoolOpening
-	Variant  string            `json:"variant,omitempty" toml:"variant"` // as in PoolOpening
+	Name     string `json:"name" toml:"name"`
+	Question string `json:"question" toml:"question"`
+	Opens    string `json:"opens" toml:"opens"`
+	Locks    string `json:"locks,omitempty" toml:"locks"`
+	Voids    string `json:"voids,omitempty" toml:"voids"`
+	Takeout  uint16 `json:"takeout,omitempty" toml:"takeout"`
+	StakeMin Amount `json:"stake_min,omitempty" toml:"stake_min"`
+	StakeMax Amount `json:"stake_max,omitempty" toml:"stake_max"`
+	Kind     string `json:"kind,omitempty" toml:"kind"`       // as in PoolOpening
+	Variant  string `json:"variant,omitempty" toml:"variant"` // as in PoolOpening
+	Rules
 	Outcomes []TemplateOutcome `json:"outcomes" toml:"outcomes"`
 }
 

@@ -16,6 +16,8 @@ var (
 		Score: [2]uint16{1, 65535}, Minute: 90, Interval: 3 * Second, Present: 201, Circle: 5, Parent: 4}
 	somePool = Pool{Kind: KindDynamic, Variant: "share_ratio", Pool: NewPoolID(3, 1), Question: "Wer?\n\\", Labels: []string{"Kylian Mbappé", "\t", ""}, State: PoolSettled, LocksAt: 5,
 		Takeout: 1500, Odds: someOdds, Winners: []Outcome{0, 63}}
+	fullPool = Pool{Pool: NewPoolID(3, 3), Question: "?", Labels: []string{"a", "b"}, State: PoolSettled, Odds: someOdds, Unit: 100, AccountMax: 500,
+		Carried: 7, Withdrawn: []Outcome{2}, Refunded: true, CarriedTo: NewPoolID(3, 4)}
 	askedPool = Pool{Pool: NewPoolID(3, 2), Question: "?", Labels: []string{"a", "b"}, State: PoolClaimed, Odds: someOdds,
 		Asked: Asked{Account: 12, Name: "Ada", Settle: SettledByRules, Suspended: true, Claim: []Outcome{1, 2}, Until: 9}}
 	openPool = Pool{Pool: NewPoolID(GameMax, PoolsMax), Question: "?", Labels: []string{"a", "b"}, Odds: someOdds}
@@ -29,7 +31,7 @@ var said = []Message{
 	&Games{Games: []Game{}},
 	&Joined{ID: 1, T: 2, Game: someGame, Seq: 41, Pools: []Pool{somePool, openPool}},
 	&Left{ID: 1, T: 2, Game: 3},
-	&Pools{ID: 1, T: 2, Game: 3, Seq: 9, Pools: []Pool{somePool}},
+	&Pools{ID: 1, T: 2, Game: 3, Seq: 9, Pools: []Pool{somePool, fullPool}},
 	&Receipt{ID: 4, T: 5, N: 1, Prediction: 90210, Pool: somePool.Pool, Outcome: 2, Amount: 250, Balance: 750, Arrived: 4, Durability: "always"},
 	&Receipt{ID: 4, Amount: 250, Shares: 2500000, Durability: "always"},
 	&Sold{ID: 4, T: 5, N: 1, Sale: 90312, Pool: somePool.Pool, Outcome: 2, Shares: SharesMax, Amount: 250, Balance: 750, Arrived: 4, Durability: "always"},
@@ -47,14 +49,18 @@ var said = []Message{
 	&PresenceChanged{T: 2, Game: 3, Present: 51},
 	&Clock{ID: 1, T: 2, Sent: -3},
 	&Payout{T: 1, N: 2, Prediction: 3, Pool: 4, Outcome: 5, Amount: 6, Payout: 7, Balance: 8},
-	&Refund{T: 1, N: 2, Prediction: 3, Pool: 4, Outcome: 5, Amount: 6, Balance: 7},
+	&Refund{T: 1, N: 2, Prediction: 3, Pool: 4, Outcome: 5, Amount: 6, Balance: 7, Reason: RefundWithdrawn},
+	&Refund{T: 1, N: 2},
 	&Balance{T: 1, N: 2, Change: -3, Balance: 4},
 	&Odds{T: 1, Game: 2, Seq: 3, Pool: 4, Counts: 5, Odds: someOdds},
+	&Odds{T: 1, Game: 2, Seq: 3, Pool: 4, Counts: 5, Odds: someOdds, Carried: 6},
 	&Conflated{T: 1, Game: 2, N: 3},
 	&Happened{T: 1, Game: 2, Seq: 3, Kind: "goal", Minute: 23, Team: 1, Player: "Lionel Messi", Score: [2]uint16{1, 0}},
 	&Opened{T: 1, Game: 2, Seq: 3, Pool: openPool},
 	&Locked{T: 1, Game: 2, Seq: 3, Pool: 4, At: 5, Counts: 6, Odds: someOdds},
 	&Settled{T: 1, Game: 2, Seq: 3, Pool: 4, Winners: []Outcome{1}, Gross: 5, Takeout: 6, Paid: 7, Multiplier: 1001, Pays: []Millionths{1, MillionthsMax}, Refunded: true},
+	&Settled{T: 1, Game: 2, Seq: 3, Pool: 4, Winners: []Outcome{1, 2}, Gross: 5, Takeout: 6, Paid: 7, Multiplier: 1001, Reason: RefundOneSided,
+		Dividends: []Dividend{{1, 105, 1050}, {2, 0, 2000}}, Breakage: 8, Minus: 9, Carried: 10, CarriedOn: 11, CarriedTo: NewPoolID(3, 4)},
 	&Voided{T: 1, Game: 2, Seq: 3, Pool: 4, Reason: "rain"},
 	&GameChanged{T: 1, Seq: 2, Game: someGame},
 	&Heartbeat{ID: 5, T: 1, Game: 2, Seq: 3, Interval: 4, Stale: true},

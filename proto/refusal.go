@@ -26,6 +26,7 @@ const (
 	RefusedSharesInvalid
 	RefusedRequestReused
 	RefusedTicketsMany
+	RefusedStakesFast
 	RefusedFundsShort
 	RefusedBalanceFull
 	RefusedFollowSelf
@@ -46,6 +47,10 @@ const (
 	RefusedOutcomeUnknown
 	RefusedStakeSmall
 	RefusedStakeLarge
+	RefusedStakeUnits
+	RefusedAccountFull
+	RefusedLateFull
+	RefusedOutcomeWithdrawn
 	RefusedPoolFull
 	RefusedPoolUnsold
 	RefusedSharesShort
@@ -110,6 +115,7 @@ var refusalTable = [refusals]struct{ code, reason string }{
 	RefusedSharesInvalid:    {"shares_invalid", "shares are a whole number of millionths from 1 to 9007199254740991"},
 	RefusedRequestReused:    {"request_reused", "this id was used for another stake; choose a new one"},
 	RefusedTicketsMany:      {"predictions_many", "you have too many open predictions; wait until some are settled"},
+	RefusedStakesFast:       {"stakes_fast", "you stake too fast; wait a second"},
 	RefusedFundsShort:       {"funds_short", "your balance does not cover this amount"},
 	RefusedBalanceFull:      {"balance_full", "the balance would exceed 9007199254740991 units"},
 	RefusedFollowSelf:       {"follow_self", "you cannot follow yourself"},
@@ -128,6 +134,10 @@ var refusalTable = [refusals]struct{ code, reason string }{
 	RefusedOutcomeUnknown:   {"outcome_unknown", "the pool has no such outcome; outcomes count from 0"},
 	RefusedStakeSmall:       {"stake_small", "the stake is below the pool's minimum"},
 	RefusedStakeLarge:       {"stake_large", "the stake is above the pool's maximum"},
+	RefusedStakeUnits:       {"stake_units", "stakes in this pool are whole multiples of its unit"},
+	RefusedAccountFull:      {"account_full", "you would have more in this pool than one player may"},
+	RefusedLateFull:         {"late_full", "you would have more in this pool than one player may so shortly before it locks"},
+	RefusedOutcomeWithdrawn: {"outcome_withdrawn", "this outcome was withdrawn and its stakes were returned; choose another one"},
 	RefusedPoolFull:         {"pool_full", "the pool cannot take this much more"},
 	RefusedPoolUnsold:       {"pool_unsold", "this pool does not buy back; only dynamic pools do"},
 	RefusedSharesShort:      {"shares_short", "you do not have so many shares of this outcome"},
@@ -156,10 +166,10 @@ var refusalTable = [refusals]struct{ code, reason string }{
 	RefusedMemberUnknown:    {"member_unknown", "the circle has no such member"},
 	RefusedTextInvalid:      {"text_invalid", "a name or text is empty, too long or not UTF-8"},
 	RefusedOutcomesCount:    {"outcomes_count", "a pool has 2 to 64 outcomes"},
-	RefusedWinners:          {"winners_invalid", "name the winning outcome of the pool, exactly one"},
+	RefusedWinners:          {"winners_invalid", "name the winning outcome of the pool, or several different ones"},
 	RefusedIntervalShort:    {"interval_short", "a batching interval is from 100 ms to 60 s"},
 	RefusedLockPast:         {"lock_past", "the lock time is in the past"},
-	RefusedRules:            {"rules_invalid", "the pool's rules are out of range; takeout is 0 to 5000 basis points, limits are amounts, min not above max"},
+	RefusedRules:            {"rules_invalid", "the pool's rules are out of range or do not fit together: see the documentation of Rules"},
 	RefusedSeeds:            {"seeds_invalid", "a dynamic pool has a variant that takes so many outcomes, and a seed of money and shares for each; another pool has none"},
 	RefusedPoolsMany:        {"pools_many", "the game cannot open more pools"},
 	RefusedTemplate:         {"template_invalid", "a question template does not compile"},

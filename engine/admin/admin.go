@@ -133,6 +133,7 @@ func (d *Desk) routes() http.Handler {
 	mux.HandleFunc("POST "+control.PathPoolApprove, onPool[struct{}](d, market.ApprovePool))
 	mux.HandleFunc("POST "+control.PathPoolLock, onPool[proto.Locking](d, market.LockPool))
 	mux.HandleFunc("POST "+control.PathPoolSettle, onPool[proto.Settlement](d, market.SettlePool))
+	mux.HandleFunc("POST "+control.PathPoolWithdraw, onPool[proto.OutcomeWithdrawal](d, market.WithdrawOutcome))
 	mux.HandleFunc("POST "+control.PathPoolVoid, onPool[proto.Voiding](d, market.VoidPool))
 	mux.Handle("GET "+control.PathMetrics, promhttp.HandlerFor(d.config.Gather, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(d.config.Log.Handler(), slog.LevelError)}))
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)

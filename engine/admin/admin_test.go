@@ -128,6 +128,8 @@ func TestDeeds(t *testing.T) {
 	opening := proto.GameOpening{Name: "Argentina v France", Teams: [2]string{"Argentina", "France"}, Templates: []proto.Template{{Name: "t"}}}
 	goal := proto.Event{Kind: "goal", Minute: 23, Team: 1, Player: "Lionel Messi", Score: [2]uint16{1, 0}}
 	pool := proto.NewPoolID(3, 2)
+	ruled := proto.PoolOpening{Question: "Who?", Labels: []string{"A", "B"}, LocksAt: 9, Rules: proto.Rules{Payout: proto.PayoutDividend, Unit: 100, Break: 10,
+		DividendMin: 105, MinusMax: 1000, NoWinner: proto.NoWinnerCarry, CarryTo: pool + 1, OneSidedRefund: true, AccountMax: 500, LateSpan: 5, LateMax: 50}}
 	for _, row := range []struct {
 		name    string
 		deed    func(context.Context, *control.Client) (any, error)
@@ -152,8 +154,8 @@ func TestDeeds(t *testing.T) {
 			market.Command{Kind: market.OpenGame, Game: 1, Args: &opening},
 			answered(proto.Answer{Game: 1, Seq: 7}), &proto.Answer{Game: 1, Seq: 7}},
 		{"open a pool", func(ctx context.Context, c *control.Client) (any, error) {
-			return c.OpenPool(ctx, 3, proto.PoolOpening{Question: "Who?", Labels: []string{"A", "B"}, LocksAt: 9})
-		}, market.Command{Kind: market.OpenPool, Game: 3, Args: &proto.PoolOpening{Question: "Who?", Labels: []string{"A", "B"}, LocksAt: 9}},
+			return c.OpenPool(ctx, 3, ruled)
+		}, market.Command{Kind: market.OpenPool, Game: 3, Args: &ruled},
 			answered(proto.Answer{Pool: pool, Opened: []proto.PoolID{pool}}), &proto.Answer{Pool: pool, Opened: []proto.PoolID{pool}}},
 		{"show questions", func(ctx context.Context, c *control.Client) (any, error) { return c.Questions(ctx, 3) },
 			market.Command{Kind: market.ShowInquiries, Game: 3},
@@ -177,6 +179,9 @@ func TestDeeds(t *testing.T) {
 			answered(proto.Answer{Pool: pool}), &proto.Answer{Pool: pool}},
 		{"settle", func(ctx context.Context, c *control.Client) (any, error) { return c.Settle(ctx, pool, 1) },
 			market.Command{Kind: market.SettlePool, Pool: pool, Args: &proto.Settlement{Winners: []proto.Outcome{1}}},
+			answered(proto.Answer{Pool: pool}), &proto.Answer{Pool: pool}},
+		{"withdraw an outcome", func(ctx context.Context, c *control.Client) (any, error) { return c.WithdrawOutcome(ctx, pool, 2) },
+			market.Command{Kind: market.WithdrawOutcome, Pool: pool, Args: &proto.OutcomeWithdrawal{Outcome: 2}},
 			answered(proto.Answer{Pool: pool}), &proto.Answer{Pool: pool}},
 		{"void", func(ctx context.Context, c *control.Client) (any, error) { return c.Void(ctx, pool, "fog") },
 			market.Command{Kind: market.VoidPool, Pool: pool, Args: &proto.Voiding{Reason: "fog"}},

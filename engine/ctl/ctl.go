@@ -37,11 +37,12 @@ type Command struct {
 		Event gameEvent `cmd:"" help:"Post an event; the templates say what it locks, settles and opens."`
 	} `cmd:"" help:"Games and what happens in them."`
 	Pool struct {
-		Open   poolOpen   `cmd:"" help:"Open a pool by hand."`
-		List   poolList   `cmd:"" help:"List a game's pools."`
-		Lock   poolLock   `cmd:"" help:"Lock a pool: stakes that arrive later are refused."`
-		Settle poolSettle `cmd:"" help:"Settle a locked pool."`
-		Void   poolVoid   `cmd:"" help:"Void a pool: all stakes are returned."`
+		Open     poolOpen     `cmd:"" help:"Open a pool by hand."`
+		List     poolList     `cmd:"" help:"List a game's pools."`
+		Lock     poolLock     `cmd:"" help:"Lock a pool: stakes that arrive later are refused."`
+		Settle   poolSettle   `cmd:"" help:"Settle a locked pool, for one winner or several (a dead heat)."`
+		Withdraw poolWithdraw `cmd:"" help:"Take an outcome out of a pool: its stakes are returned."`
+		Void     poolVoid     `cmd:"" help:"Void a pool: all stakes are returned."`
 	} `cmd:"" help:"Pools."`
 	Templates struct {
 		Check templatesCheck `cmd:"" help:"Check files of question templates; mistakes are told with file, line and column."`
@@ -196,10 +197,24 @@ type poolOpen struct {
 	Takeout  uint16        `help:"Basis points of the gross pool for the house."`
 	StakeMin proto.Amount  `help:"Smallest stake."`
 	StakeMax proto.Amount  `help:"Largest stake."`
+
+	Payout         proto.PayoutRule   `default:"exact" help:"exact: all of the net pool, to the last unit; dividend: per betting unit, rounded down."`
+	Unit           proto.Amount       `help:"Betting unit of dividends."`
+	Break          proto.Amount       `help:"Break point: dividends are multiples of it."`
+	DividendMin    proto.Amount       `help:"Least dividend per unit; the house adds what is missing."`
+	MinusMax       proto.Amount       `help:"Most that the house adds; 0: whatever is missing."`
+	NoWinner       proto.NoWinnerRule `default:"refund" help:"Where nobody backed the winner: refund, or carry the net pool to a later pool."`
+	CarryTo        proto.PoolID       `help:"The pool to carry to; 0: the next one opened by hand."`
+	OneSidedRefund bool               `help:"Return all stakes where only one outcome was backed."`
+	AccountMax     proto.Amount       `help:"Most that one account may have in the pool."`
+	LateSpan       time.Duration      `help:"So long before it locks …"`
+	LateMax        proto.Amount       `help:"… nobody may come to more than this in the pool."`
 }
 
 func (c *poolOpen) Run(s *Session) error {
-	opening := proto.PoolOpening{Question: c.Question, Labels: c.Labels, Takeout: c.Takeout, StakeMin: c.StakeMin, StakeMax: c.StakeMax}
+	opening := proto.PoolOpening{Question: c.Question, Labels: c.Labels, Takeout: c.Takeout, StakeMin: c.StakeMin, StakeMax: c.StakeMax, Rules: proto.Rules{
+		Payout: c.Payout, Unit: c.Unit, Break: c.Break, DividendMin: c.DividendMin, MinusMax: c.MinusMax, NoWinner: c.NoWinner, CarryTo: c.CarryTo,
+		OneSidedRefund: c.OneSidedRefund, AccountMax: c.AccountMax, LateSpan: proto.Time(c.LateSpan.Microseconds()), LateMax: c.LateMax}}
 	if c.LocksIn > 0 {
 		opening.LocksAt = proto.Time(time.Now().Add(c.LocksIn).UnixMicro())
 	}
@@ -226,12 +241,22 @@ func (c *poolLock) Run(s *Session) error {
 }
 
 type poolSettle struct {
-	Pool   proto.PoolID  `arg:""`
-	Winner proto.Outcome `arg:"" help:"Index of the winning outcome, from 0."`
+	Pool    proto.PoolID    `arg:""`
+	Winners []proto.Outcome `arg:"" help:"Indexes of the winning outcomes, from 0."`
 }
 
 func (c *poolSettle) Run(s *Session) error {
-	answer, err := s.Client.Settle(s.Context, c.Pool, c.Winner)
+	answer, err := s.Client.Settle(s.Context, c.Pool, c.Winners...)
+	return print(s, answer, err)
+}
+
+type poolWithdraw struct {
+	Pool    proto.PoolID  `arg:""`
+	Outcome proto.Outcome `arg:"" help:"Index of the outcome, from 0."`
+}
+
+func (c *poolWithdraw) Run(s *Session) error {
+	answer, err := s.Client.WithdrawOutcome(s.Context, c.Pool, c.Outcome)
 	return print(s, answer, err)
 }
 

@@ -21,6 +21,7 @@
 //	POST /v1/pools/{id}/approve          {}               Answer
 //	POST /v1/pools/{id}/lock             Locking          Answer
 //	POST /v1/pools/{id}/settle           Settlement       Answer
+//	POST /v1/pools/{id}/withdraw         OutcomeWithdrawal  Answer
 //	POST /v1/pools/{id}/void             Voiding          Answer
 //	GET  /healthz                                         "ok" while the process answers at all
 //	GET  /readyz                                          "ok", or 503 and why not
@@ -59,6 +60,7 @@ const (
 	PathPoolApprove   = "/v1/pools/{id}/approve"
 	PathPoolLock      = "/v1/pools/{id}/lock"
 	PathPoolSettle    = "/v1/pools/{id}/settle"
+	PathPoolWithdraw  = "/v1/pools/{id}/withdraw"
 	PathPoolVoid      = "/v1/pools/{id}/void"
 	PathHealth        = "/healthz"
 	PathReady         = "/readyz"
@@ -154,7 +156,12 @@ func (c *Client) Lock(ctx context.Context, p proto.PoolID, at proto.Time) (*prot
 	return post[proto.Answer](ctx, c, fill(PathPoolLock, p), proto.Locking{At: at})
 }
 
-// Settle names the winners of a locked pool.
+// WithdrawOutcome takes an outcome out of a pool that is not over, and returns its stakes.
+func (c *Client) WithdrawOutcome(ctx context.Context, p proto.PoolID, o proto.Outcome) (*proto.Answer, error) {
+	return post[proto.Answer](ctx, c, fill(PathPoolWithdraw, p), proto.OutcomeWithdrawal{Outcome: o})
+}
+
+// Settle names the winner of a locked pool, or several: a dead heat.
 func (c *Client) Settle(ctx context.Context, p proto.PoolID, winners ...proto.Outcome) (*proto.Answer, error) {
 	return post[proto.Answer](ctx, c, fill(PathPoolSettle, p), proto.Settlement{Winners: winners})
 }

@@ -70,6 +70,8 @@ func TestDeeds(t *testing.T) {
 			func(c *Client) (any, error) { return c.Lock(ctx, 196610, 0) }, &proto.Answer{Pool: 196610, Seq: 12}},
 		{`POST /v1/pools/196610/settle {"winners":[1]}`, `{"pool":196610,"seq":13}`,
 			func(c *Client) (any, error) { return c.Settle(ctx, 196610, 1) }, &proto.Answer{Pool: 196610, Seq: 13}},
+		{`POST /v1/pools/196610/withdraw {"outcome":2}`, `{"pool":196610,"seq":14}`,
+			func(c *Client) (any, error) { return c.WithdrawOutcome(ctx, 196610, 2) }, &proto.Answer{Pool: 196610, Seq: 14}},
 		{`POST /v1/pools/196610/void {"reason":"fog"}`, `{"pool":196610,"seq":14}`,
 			func(c *Client) (any, error) { return c.Void(ctx, 196610, "fog") }, &proto.Answer{Pool: 196610, Seq: 14}},
 		{`GET /healthz `, `ok`, func(c *Client) (any, error) { return nil, c.Health(ctx) }, nil},
