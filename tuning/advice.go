@@ -34,6 +34,10 @@ func (h *Host) hardware(w Want) (advice []string) {
 				card, h.Cores, card, h.Cores, all, card))
 		}
 	}
+	if most := uint64(portsPerAddress); w.Generator && uint64(w.Connections) > most {
+		advice = append(advice, fmt.Sprintf("%s connections to one server address and port need %d source addresses of %s ports each: server tune vip add",
+			count(w.Connections), (uint64(w.Connections)+most-1)/most, count(most)))
+	}
 	if w.Generator {
 		advice = append(advice, "a server on the same host: sysctl -w net.ipv4.ip_local_reserved_ports=8080,8081 keeps outgoing connections from taking its ports")
 	}

@@ -23,8 +23,13 @@ type Command struct {
 	Apply   apply   `cmd:"" help:"Change it, verify it, and remember what was there."`
 	Confirm confirm `cmd:"" help:"Keep what apply --confirm has changed."`
 	Revert  revert  `cmd:"" help:"Restore exactly what was there before apply."`
-	Unit    unit    `cmd:"" help:"Write a hardened systemd unit, and its sockets."`
-	Guard   guard   `cmd:"" hidden:"" help:"Revert an apply that nobody confirms; started by apply --confirm."`
+	VIP     struct {
+		Add    vipAdd    `cmd:"" help:"Add a range, whole or not at all."`
+		Remove vipRemove `cmd:"" help:"Remove a range that was added."`
+		List   vipList   `cmd:"" help:"List ranges that were added, and how many connections they are good for."`
+	} `cmd:"" name:"vip" help:"Give an interface more addresses: past 64,512 connections from one address to another."`
+	Unit  unit  `cmd:"" help:"Write a hardened systemd unit, and its sockets."`
+	Guard guard `cmd:"" hidden:"" help:"Revert an apply that nobody confirms; started by apply --confirm."`
 }
 
 // host is the flag of every command that looks at a host.
@@ -134,6 +139,57 @@ func (c *revert) Run() error {
 	}
 	fmt.Println("reverted")
 	return nil
+}
+
+// addresses are the arguments of a command that changes a range.
+type addresses struct {
+	host
+	Range  string `arg:"" help:"Addresses: 10.77.0.1-10.77.0.254, 10.77.0.0/24 (its hosts), or one."`
+	Device string `required:"" help:"Interface." placeholder:"NAME"`
+}
+
+type vipAdd struct {
+	addresses
+	Lasting bool `help:"Add it at every boot, by a systemd unit."`
+}
+
+func (c *vipAdd) Run() error {
+	r, err := tuning.ParseRange(c.Range)
+	if err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find the server's own binary: %w", err)
+	}
+	return tuning.AddVIP(c.Root, c.Device, r, c.Lasting, self)
+}
+
+type vipRemove struct{ addresses }
+
+func (c *vipRemove) Run() error {
+	r, err := tuning.ParseRange(c.Range)
+	if err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find the server's own binary: %w", err)
+	}
+	return tuning.RemoveVIP(c.Root, c.Device, r, self)
+}
+
+type vipList struct {
+	host
+	JSON bool `help:"Print JSON."`
+}
+
+func (c *vipList) Run() error {
+	vips, err := tuning.ListVIP(c.Root)
+	if err != nil {
+		return err
+	}
+	return show(c.JSON, vips, func(w io.Writer) { tuning.WriteVIPs(w, vips) })
 }
 
 type unit struct {
