@@ -29,7 +29,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tote/server/bench"
-	"tote/server/bench/model"
+	benchcommand "tote/server/bench/command"
 	"tote/server/engine"
 	"tote/server/engine/admin"
 	"tote/server/engine/ctl"
@@ -54,8 +54,8 @@ type cli struct {
 	Serve serve       `cmd:"" help:"Serve games. With --demo: a match that plays in a loop, and simulated players."`
 	Ctl   ctl.Command `cmd:"" help:"Operate a running server."`
 	Bench struct {
-		Smoke smoke    `cmd:"" help:"Load a server of its own with many players on one game, and audit it."`
-		Fit   benchFit `cmd:"" help:"Fit models of scalability to a table of throughputs."`
+		Smoke smoke `cmd:"" help:"Load a server of its own with many players on one game, and audit it."`
+		benchcommand.Bench
 	} `cmd:"" help:"Measure."`
 	Tune  command.Command `cmd:"" help:"Make the host ready for many connections."`
 	Audit audit           `cmd:"" help:"Check a stopped server's data: every checksum, every sum, every stake."`
@@ -103,6 +103,7 @@ type serve struct {
 	Idle            time.Duration `help:"Cut a client after so long without a byte from it; it is pinged at half of it. 0: the default of 90s."`
 	LockMemory      bool          `help:"Keep all memory of the process in RAM, and take the heap in large pieces as it grows (mlockall)."`
 	Heartbeat       time.Duration `help:"Longest silence in a game; 0: the default of 5s."`
+	MessageMax      int           `help:"Longest message of a client, in bytes; 0: the default of 16 KiB."`
 	PerAddress      int           `help:"Most connections from one address; 0: the default of 1024, and no limit for loopback."`
 	Moderate        bool          `help:"Questions that players ask everybody in a game wait for an operator's approval; those in circles do not."`
 	Reports         int           `default:"3" help:"So many players who report a question suspend it until an operator has looked at it."`
@@ -204,7 +205,8 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger) error {
 	}
 	players, err = engine.New(engine.Config{
 		Listen: c.Listen, Listener: supervisor.Listener(systemd.Players), Loops: c.Loops, Secret: secret, GuestCredits: c.GuestCredits, Page: page.Handler(), Broadcast: c.Broadcast, Log: log, Now: now,
-		Limits: engine.Limits{Connections: c.Connections, PerAddress: c.PerAddress, IdleTime: c.Idle, Heartbeat: c.Heartbeat},
+		Limits: engine.Limits{Connections: c.Connections, PerAddress: c.PerAddress, IdleTime: c.Idle, Heartbeat: c.Heartbeat,
+			MessageBytes: c.MessageMax},
 	}, m)
 	if err != nil {
 		return errors.Join(err, kept.Close())
@@ -479,38 +481,6 @@ func (c *smoke) Run(ctx context.Context, log *slog.Logger) error {
 		err = errors.Join(err, failed)
 	}
 	return err
-}
-
-// benchFit is `server bench fit`.
-type benchFit struct {
-	File string    `arg:"" help:"Comma-separated values with a head: p (processors, nodes), x (throughput) and, if measured, utilisations of resources in percent. -: standard input."`
-	At   []float64 `help:"Also say what the models promise for these p; none: twice the largest." placeholder:"P"`
-	JSON bool      `help:"Print JSON."`
-}
-
-func (c *benchFit) Run() error {
-	file := os.Stdin
-	if c.File != "-" {
-		opened, err := os.Open(c.File)
-		if err != nil {
-			return err
-		}
-		defer opened.Close()
-		file = opened
-	}
-	points, err := model.Read(file)
-	if err != nil {
-		return fmt.Errorf("%s: %w", c.File, err)
-	}
-	study, err := model.NewStudy(points, c.At...)
-	switch {
-	case err != nil:
-		return err
-	case c.JSON:
-		return json.NewEncoder(os.Stdout).Encode(study)
-	}
-	study.WriteText(os.Stdout)
-	return nil
 }
 
 // audit is `server audit`.

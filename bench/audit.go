@@ -118,11 +118,14 @@ func (w *worker) auditPredictions(p *player, text []byte) {
 	}
 	if auditing {
 		p.audited = true
+		if p.departing {
+			w.part(p)
+		}
 		return
 	}
 	p.adopt(m.Predictions)
 	p.booked = true
-	w.ask(p, proto.Request{Type: proto.RequestGames}, w.now)
+	w.enterGame(p)
 }
 
 // compare finds a receipt that the server has lost, changed or doubled. Of those held, all are open once the
@@ -197,7 +200,7 @@ func (w *worker) sumUp() *tail {
 	}
 	for i := range w.players {
 		p := &w.players[i]
-		if p.game != nil && p.stage >= stagePlaying {
+		if p.game != nil && p.stage >= stagePlaying && p.manner == mannerUsual {
 			t.seqs[p.game.id][p.seq]++
 		}
 		for j, held := range p.tickets {

@@ -23,6 +23,7 @@ import (
 	"context"
 	"fmt"
 	"hash/maphash"
+	"strings"
 	"time"
 )
 
@@ -32,6 +33,7 @@ type phase uint8
 const (
 	phaseConnect  phase = iota // players arrive and join; thinkers stake already
 	phasePlay                  // all who come have come: the planned stakes begin
+	phaseDepart                // players say goodbye one after the other, with a Depart rate
 	phaseQuiet                 // no new stakes; what is under way arrives
 	phaseAudit                 // accounts and predictions are asked for and compared with what is held
 	phaseFarewell              // close handshakes
@@ -45,11 +47,14 @@ func Run(ctx context.Context, plan Plan) (*Report, error) {
 	if err := plan.check(); err != nil {
 		return nil, fmt.Errorf("plan a run: %w", err)
 	}
-	if err := checkDescriptors(plan.Users); err != nil {
-		return nil, err
-	}
 	target, err := resolve(ctx, plan.Target)
 	if err != nil {
+		return nil, err
+	}
+	if err := plan.checkPorts(target); err != nil {
+		return nil, err
+	}
+	if err := checkDescriptors(plan.Users); err != nil {
 		return nil, err
 	}
 	if !plan.Reconnect {
@@ -58,7 +63,7 @@ func Run(ctx context.Context, plan Plan) (*Report, error) {
 		}
 	}
 	r := &run{
-		plan: plan, base: time.Now(), results: newResults(),
+		plan: plan, base: time.Now(), results: newResults(plan.classes()),
 		// Two tallies a worker: one is being filled while the other is being added.
 		tallies: make(chan *tally, 2*plan.Workers),
 		spares:  make([]chan *tally, plan.Workers),
@@ -71,8 +76,8 @@ func Run(ctx context.Context, plan Plan) (*Report, error) {
 	seed := maphash.MakeSeed()
 	for i := range plan.Workers {
 		r.spares[i] = make(chan *tally, 2)
-		r.spares[i] <- newTally(i)
-		r.spares[i] <- newTally(i)
+		r.spares[i] <- newTally(i, plan.classes())
+		r.spares[i] <- newTally(i, plan.classes())
 		w, err := newWorker(&r.plan, target, i, r.base, seed, r.tallies, r.spares[i])
 		if err != nil {
 			for _, made := range r.workers {
@@ -86,6 +91,9 @@ func Run(ctx context.Context, plan Plan) (*Report, error) {
 		go w.run() // ends after phaseStop, with a last tally
 	}
 	r.conduct(ctx)
+	if plan.Live && plan.Progress != nil {
+		fmt.Fprint(plan.Progress, "\r\x1b[K")
+	}
 	return r.report(), nil
 }
 
@@ -108,11 +116,13 @@ type run struct {
 	playFrom    mark
 	playTo      mark
 	parted      time.Duration
-	joined      int // players in a game when play began
+	joined      int // players who were in a game before play began
 	tails       []*tail
 	audited     bool      // everyone who was there at the end
 	shown       time.Time // the last line of progress
 	sampled     time.Time
+	inhabited   time.Time // when somebody was connected
+	timeline    []Moment
 	stopped     bool // by ctx
 	deserted    bool // every connection was lost
 }
@@ -124,6 +134,7 @@ type mark struct {
 	frames      uint64
 	busy        time.Duration // of all workers
 	stakes      stakeCounts
+	deeds       deedCounts
 }
 
 func (r *run) mark() mark {
@@ -131,30 +142,38 @@ func (r *run) mark() mark {
 	r.own.sample(r.base)
 	return mark{
 		at: time.Since(r.base), server: r.server.last.cpu, own: r.own.last.cpu,
-		frames: r.results.frames, busy: r.results.busy, stakes: r.results.stakes,
+		frames: r.results.frames, busy: r.results.busy, stakes: r.results.stakes, deeds: r.results.deeds,
 	}
 }
 
 // conduct moves the workers through the phases.
 func (r *run) conduct(ctx context.Context) {
 	r.gauges = make([]gauge, len(r.workers))
-	arrival := time.Duration(float64(r.plan.Users) / r.plan.ConnectRate * float64(time.Second))
-	r.await(ctx, arrival+r.plan.patience.join, func() bool { g := r.now(); return g.joined+g.gone == r.plan.Users })
+	r.playFrom = r.mark()
+	arrival := r.plan.arrival(r.plan.Users) + r.plan.Browse[1]
+	r.await(ctx, arrival+r.plan.patience.join, func() bool { g := r.now(); return g.came+g.gone == r.plan.Users || r.overdue() })
 	if r.plan.StakeRate > 0 { // with thinkers there is no quiet moment to measure
 		r.await(ctx, r.plan.Settle, func() bool { return false })
 	}
 	r.mark()
 	r.rssJoined, r.pssJoined = r.server.last, r.server.pss()
 
-	r.joined = r.now().joined
+	r.joined = r.now().came
 	r.enter(phasePlay)
-	r.playFrom = r.mark()
+	if !r.plan.FromStart {
+		r.playFrom = r.mark()
+	}
 	r.play(ctx)
 	r.playTo = r.mark()
 
+	if r.plan.Depart > 0 && !r.stopped && !r.deserted {
+		r.enter(phaseDepart)
+		span := time.Duration(float64(r.plan.Users) / r.plan.Depart * float64(time.Second))
+		r.await(ctx, span+r.plan.patience.quiet, func() bool { return r.now().open == 0 })
+	}
 	if !r.stopped && !r.deserted {
 		r.enter(phaseQuiet)
-		least := time.Now().Add(2*r.now().interval + r.plan.patience.tail)
+		least := time.Now().Add(2*r.now().interval + r.plan.patience.tail + r.plan.back())
 		r.await(ctx, r.plan.patience.quiet+2*r.now().interval, func() bool {
 			return r.now().waiting == 0 && time.Now().After(least)
 		})
@@ -178,8 +197,11 @@ func (r *run) play(ctx context.Context) {
 		go func() { ended <- r.plan.During(beside) }() // ends with beside, or before
 	}
 	span := r.plan.Duration
-	if span == 0 {
+	switch {
+	case span == 0:
 		span = farFuture
+	case r.plan.FromStart:
+		span = max(0, span-time.Since(r.base))
 	}
 	running := r.plan.During != nil
 	note := func(err error) {
@@ -195,13 +217,26 @@ func (r *run) play(ctx context.Context) {
 			return true
 		default:
 		}
-		r.deserted = !r.plan.Reconnect && r.now().open == 0
-		return r.deserted
+		r.deserted = !r.plan.returns() && r.now().open == 0
+		return r.deserted || r.overdue()
 	})
 	end()
 	if running {
 		note(<-ended)
 	}
+}
+
+// overdue says whether nobody has been connected for so long that nobody is coming back.
+func (r *run) overdue() bool {
+	switch {
+	case r.plan.Reconnect: // whoever asks for it may wait for ever, as the demo does
+		return false
+	case r.results.connections.Attempts == 0 || r.now().open > 0:
+		r.inhabited = time.Now()
+	case time.Since(r.inhabited) > r.plan.patience.desert:
+		r.deserted = true
+	}
+	return r.deserted
 }
 
 // await adds up tallies until done says so, the time is over, or ctx is. It looks at done after each tally.
@@ -234,15 +269,70 @@ func (r *run) take(t *tally) {
 	r.spares[t.worker] <- t
 	now := time.Now()
 	if now.Sub(r.sampled) >= time.Second {
+		r.moment(now)
 		r.sampled = now
 		r.server.sample(r.base) // a server that has gone shows in its connections
 	}
-	if r.plan.Progress != nil && now.Sub(r.shown) >= progressEvery {
+	switch {
+	case r.plan.Progress == nil:
+	case r.plan.Live && now.Sub(r.shown) >= liveEvery:
+		r.draw(now)
+	case !r.plan.Live && now.Sub(r.shown) >= progressEvery:
 		r.progress(now)
 	}
 }
 
-const progressEvery = 5 * time.Second
+const (
+	progressEvery = 5 * time.Second
+	liveEvery     = 500 * time.Millisecond
+)
+
+// draw draws the terminal's line anew: a bar of the time, and what the last second was like.
+func (r *run) draw(now time.Time) {
+	r.shown = now
+	g, at := r.now(), now.Sub(r.base)
+	span := r.plan.Duration
+	if !r.plan.FromStart {
+		span += r.plan.arrival(r.plan.Users)
+	}
+	const width = 20
+	done := 0
+	if span > 0 {
+		done = int(min(width, width*at/span))
+	}
+	line := fmt.Sprintf("\r\x1b[K%s%s %s", strings.Repeat("█", done), strings.Repeat("░", width-done), at.Round(time.Second))
+	if left := span - at; left > 0 {
+		line += fmt.Sprintf(", %s left", left.Round(time.Second))
+	}
+	line += fmt.Sprintf(" │ %s on", grouped(g.open))
+	if n := len(r.timeline); n > 1 {
+		last, before := r.timeline[n-1], r.timeline[n-2]
+		seconds := last.At - before.At
+		line += fmt.Sprintf(" │ %.0f answers/s, p50 %s p99 %s ms │ %.0f frames/s │ CPU %.2f server, %.2f us", float64(last.Answered-before.Answered)/seconds,
+			milliseconds(last.P50), milliseconds(last.P99), float64(last.Frames-before.Frames)/seconds,
+			(last.ServerCPU-before.ServerCPU)/seconds, (last.OwnCPU-before.OwnCPU)/seconds)
+	}
+	if faults := len(r.results.faults); faults > 0 {
+		line += fmt.Sprintf(" │ %d kinds of fault", faults)
+	}
+	fmt.Fprint(r.plan.Progress, line)
+}
+
+// moment notes what the last second was like.
+func (r *run) moment(now time.Time) {
+	g, res := r.now(), r.results
+	m := Moment{
+		At: now.Sub(r.base).Seconds(), Open: g.open, Joined: g.joined, Answered: res.stakes.answered() + res.deeds.Answered,
+		Frames: res.frames, Bytes: res.bytes, Conflated: res.conflated, Lost: res.connections.Lost,
+		ServerCPU: r.server.last.cpu.Seconds(), RSS: r.server.last.rss, OwnCPU: r.own.last.cpu.Seconds(),
+	}
+	if h := res.second; h.TotalCount() > 0 {
+		m.P50, m.P99, m.Max = h.ValueAtQuantile(50), h.ValueAtQuantile(99), h.Max()
+		h.Reset()
+	}
+	r.own.sample(r.base)
+	r.timeline = append(r.timeline, m)
+}
 
 func (r *run) progress(now time.Time) {
 	r.shown = now

@@ -16,7 +16,7 @@ func brief(target string) Plan {
 		Alone: true, Workers: 2, Seed: 1,
 		patience: patience{
 			join: 20 * time.Second, quiet: 20 * time.Second, audit: 20 * time.Second, farewell: 5 * time.Second,
-			lobby: 20 * time.Millisecond, tick: 10 * time.Millisecond, tail: 100 * time.Millisecond,
+			lobby: 20 * time.Millisecond, tick: 10 * time.Millisecond, tail: 100 * time.Millisecond, desert: 5 * time.Second,
 		},
 	}
 }

@@ -55,16 +55,25 @@ func Dial(ctx context.Context, target string) (*Client, error) {
 
 // knock finds out whether there is anyone, so that a wrong target is one line and not ten thousand faults.
 func knock(ctx context.Context, target string) error {
+	c, err := call(ctx, target)
+	if err != nil {
+		return err
+	}
+	return c.Close()
+}
+
+// call is Dial with a remedy where nobody answers.
+func call(ctx context.Context, target string) (*Client, error) {
 	c, err := Dial(ctx, target)
 	if err == nil {
-		return c.Close()
+		return c, nil
 	}
 	var address *net.OpError
 	if errors.As(err, &address) && errors.Is(err, unix.ECONNREFUSED) {
 		u, _ := url.Parse(target)
-		return fmt.Errorf("nothing listens at %s: start the server, or name another --target", u.Host)
+		return nil, fmt.Errorf("nothing listens at %s: start the server, or name another --target", u.Host)
 	}
-	return err
+	return nil, err
 }
 
 // Send sends a request; without an ID it gets the next one.

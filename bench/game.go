@@ -31,6 +31,13 @@ type pool struct {
 	winners  []proto.Outcome // when settled
 	refunded bool            // settled with nobody on the winner
 	odds     []proto.Odd     // the newest
+	oddsSeq  uint64          // the broadcast that brought them
+	counts   proto.Seq       // the last record that they include
+}
+
+// lost says whether the pool is settled and the ticket worth nothing.
+func (p *pool) lost(t ticket) bool {
+	return p.state == proto.PoolSettled && !p.refunded && !slices.Contains(p.winners, t.outcome)
 }
 
 // image begins anew from what a player got on joining.
@@ -64,7 +71,7 @@ func (g *game) learn(kind string, seq uint64, text []byte) error {
 	switch kind {
 	case "odds":
 		var m proto.Odds
-		return g.change(text, &m, func() proto.PoolID { return m.Pool }, func(p *pool) { p.odds = m.Odds })
+		return g.change(text, &m, func() proto.PoolID { return m.Pool }, func(p *pool) { p.odds, p.oddsSeq, p.counts = m.Odds, seq, m.Counts })
 	case "locked":
 		var m proto.Locked
 		return g.change(text, &m, func() proto.PoolID { return m.Pool }, func(p *pool) { p.state, p.odds = proto.PoolLocked, m.Odds })

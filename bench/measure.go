@@ -2,6 +2,7 @@ package bench
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
@@ -17,6 +18,9 @@ const (
 	meterReceipt                 // from the planned stake to its receipt or refusal
 	meterOdds                    // from the publish time of odds to their reading
 	meterLifecycle               // … of other broadcasts
+	meterSeen                    // from the planned stake to the odds that count it
+	meterReply                   // from the planned time of another request to its reply
+	meterReturn                  // from when a player who was away wants to be back until it is
 	meterSpread                  // from the first to the last reader of one broadcast
 	meterSendLag                 // from the planned stake to its sending: the generator's own delay
 	meterReceiveLag              // from the kernel's receipt to the reading: the generator's own delay
@@ -46,10 +50,13 @@ type tally struct {
 	stale       uint64 // of the heartbeats
 	unknown     uint64
 	stakes      stakeCounts
+	deeds       deedCounts
 	connections connectionCounts
 	checks      [checks]verdict
 	faults      map[string]*Fault
 	times       [meters]*hdrhistogram.Histogram
+	classes     []classTimes            // none where there is one class of venues at most
+	second      *hdrhistogram.Histogram // of receipts and replies, since the last moment; only in the results
 	deliveries  map[distribution]*delivery
 	busy, turn  time.Duration // at work in all, and the longest turn of the loop
 	gauge       gauge
@@ -82,11 +89,31 @@ func (s *stakeCounts) add(o stakeCounts) {
 	s.Refunds += o.Refunds
 }
 
+// deedCounts follows requests other than stakes.
+type deedCounts struct {
+	Planned  uint64 `json:"planned"`
+	Answered uint64 `json:"answered"`
+}
+
+// classMeters are what is measured by class.
+var classMeters = [...]meter{meterReceipt, meterSeen, meterOdds}
+
+type classTimes [len(classMeters)]*hdrhistogram.Histogram
+
+func newClassTimes() (c classTimes) {
+	for i := range c {
+		c[i] = newHistogram()
+	}
+	return c
+}
+
 type connectionCounts struct {
 	Attempts uint64 `json:"attempts"`
 	Made     uint64 `json:"made"`
 	Lost     uint64 `json:"lost"`
 	Returned uint64 `json:"returned"`
+	Dropped  uint64 `json:"dropped"` // by the players themselves, as the plan wanted
+	Shed     uint64 `json:"shed"`    // slow readers that the server has closed
 }
 
 func (c *connectionCounts) add(o connectionCounts) {
@@ -94,21 +121,25 @@ func (c *connectionCounts) add(o connectionCounts) {
 	c.Made += o.Made
 	c.Lost += o.Lost
 	c.Returned += o.Returned
+	c.Dropped += o.Dropped
+	c.Shed += o.Shed
 }
 
 // gauge is how a worker's players stand at one moment.
 type gauge struct {
 	open     int // connections
 	joined   int // in a game
+	came     int // were in a game at least once
 	waiting  int // for a reply
 	audited  int
-	gone     int           // for good
+	gone     int           // for good, without having been in a game
 	interval time.Duration // the longest batching interval of their games
 }
 
 func (g *gauge) add(o gauge) {
 	g.open += o.open
 	g.joined += o.joined
+	g.came += o.came
 	g.waiting += o.waiting
 	g.audited += o.audited
 	g.gone += o.gone
@@ -119,12 +150,13 @@ func (g *gauge) add(o gauge) {
 func (w *worker) gauge() (g gauge) {
 	for i := range w.players {
 		p := &w.players[i]
-		g.gone += int(count(p.stage == stageGone))
+		g.gone += int(count(p.stage == stageGone && !p.came))
+		g.came += int(count(p.came))
 		if p.fd == unset {
 			continue
 		}
 		g.open++
-		g.joined += int(count(p.game != nil && p.stage >= stagePlaying))
+		g.joined += int(count(p.stage >= stagePlaying && (p.game != nil || w.plan.Aloof)))
 		g.waiting += int(count(p.asked != proto.RequestNone))
 		g.audited += int(count(p.audited))
 	}
@@ -169,17 +201,28 @@ type delivery struct {
 	sum         uint64 // of its text
 }
 
-func newTally(worker int) *tally {
+func newTally(worker, classes int) *tally {
 	t := &tally{worker: worker, faults: map[string]*Fault{}, deliveries: map[distribution]*delivery{}}
 	for m := range t.times {
 		if meter(m) != meterSpread {
 			t.times[m] = newHistogram()
 		}
 	}
+	for range classes {
+		t.classes = append(t.classes, newClassTimes())
+	}
 	return t
 }
 
 func (t *tally) record(m meter, d time.Duration) { recordIn(t.times[m], d) }
+
+// measure records what is also measured by class.
+func (t *tally) measure(class uint8, m meter, d time.Duration) {
+	recordIn(t.times[m], d)
+	if int(class) < len(t.classes) {
+		recordIn(t.classes[class][slices.Index(classMeters[:], m)], d)
+	}
+}
 
 // recordIn counts a time. Less than a microsecond counts as one: clocks are no better.
 func recordIn(h *hdrhistogram.Histogram, d time.Duration) {
@@ -209,7 +252,14 @@ func (t *tally) clear() {
 			h.Reset()
 		}
 	}
-	*t = tally{worker: t.worker, faults: t.faults, times: t.times, deliveries: t.deliveries}
+	for i := range t.classes {
+		for _, h := range t.classes[i] {
+			if h.TotalCount() > 0 {
+				h.Reset()
+			}
+		}
+	}
+	*t = tally{worker: t.worker, faults: t.faults, times: t.times, classes: t.classes, deliveries: t.deliveries}
 }
 
 // results is the sum of all tallies.
@@ -226,9 +276,9 @@ type results struct {
 // and is longer than patience.tail, so that finish knows the age of those that it asks about.
 const spreadOpen = 3 * time.Minute
 
-func newResults() *results {
-	r := &results{tally: *newTally(-1), recent: map[distribution]*delivery{}, past: map[proto.GameID]uint64{}}
-	r.times[meterSpread] = newHistogram()
+func newResults(classes int) *results {
+	r := &results{tally: *newTally(-1, classes), recent: map[distribution]*delivery{}, past: map[proto.GameID]uint64{}}
+	r.times[meterSpread], r.second = newHistogram(), newHistogram()
 	return r
 }
 
@@ -244,6 +294,8 @@ func (r *results) add(t *tally, now time.Duration) (news []string) {
 	r.busy += t.busy
 	r.turn = max(r.turn, t.turn)
 	r.stakes.add(t.stakes)
+	r.deeds.Planned += t.deeds.Planned
+	r.deeds.Answered += t.deeds.Answered
 	r.connections.add(t.connections)
 	for c := range r.checks {
 		r.checks[c].add(t.checks[c])
@@ -258,6 +310,18 @@ func (r *results) add(t *tally, now time.Duration) (news []string) {
 		if h != nil && h.TotalCount() > 0 {
 			dropped := r.times[m].Merge(h)
 			assert(dropped == 0, "histograms of one range merge")
+		}
+	}
+	for i := range t.classes {
+		for j, h := range t.classes[i] {
+			if h.TotalCount() > 0 {
+				r.classes[i][j].Merge(h)
+			}
+		}
+	}
+	for _, m := range [...]meter{meterReceipt, meterReply} {
+		if t.times[m].TotalCount() > 0 {
+			r.second.Merge(t.times[m])
 		}
 	}
 	for d, part := range t.deliveries {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"os"
 	"runtime"
 	"time"
 
@@ -22,9 +23,19 @@ type Plan struct {
 	Target      string  // ws://host:port/ws
 	Users       int     // players, a connection each
 	ConnectRate float64 // arrivals per second, 0: 1000
+	// Arrivals are crowds that come one after the other, each with a rate of its own; whoever is left after them comes at ConnectRate.
+	Arrivals []Crowd
+	// Sources are the addresses to connect from, one for each player in turn. Nil: each player's own in 127.0.0.0/8
+	// where the target is there, or else what the kernel chooses.
+	Sources []netip.Addr
 
-	// Duration counts from the moment when everyone is in a game. 0: until During or the context ends.
-	Duration time.Duration
+	// Duration counts from the moment when everyone is in a game, or FromStart: from the first arrival. 0: until During or the
+	// context ends.
+	Duration  time.Duration
+	FromStart bool
+	// Depart is how many players per second say goodbye once the duration is over, each after an audit of its own, while the others
+	// go on. 0: all at once.
+	Depart float64
 
 	// StakeRate is in stakes per second over all players, at random (Poisson) times, beginning when everyone
 	// is in a game. 0: every player thinks for itself, from when it has joined.
@@ -36,6 +47,24 @@ type Plan struct {
 	Stakes [2]proto.Amount
 	// Game is the game to join. 0: the newest live one, or else the newest that is scheduled.
 	Game proto.GameID
+	// Venues are the games to join, where there are several: each player has one of them, by weight. Nil: Game.
+	Venues []Venue
+	// Aloof players join no game.
+	Aloof bool
+	// Browse bounds the time from the list of games until one is joined; 0: at once.
+	Browse [2]time.Duration
+	// Inspect says that a player lists the pools of the game that it has joined.
+	Inspect bool
+	// Deeds are what players do, by weight. Nil: stakes only.
+	Deeds []Deed
+	// Payload is how long a request is at least, in bytes: it is filled up with spaces, which JSON allows.
+	Payload int
+	// Churn is the chance, per second, that a player drops its connection without a word and comes back.
+	Churn float64
+	// Storms are times at which many do.
+	Storms []Storm
+	// Slow are those who only listen, and badly.
+	Slow Slow
 	// Tokens gives player i, from 0, its token to say hello with. Nil: all are guests.
 	Tokens func(i int) string
 	// Alone says that nobody else stakes in the games, so that their odds must add up to the receipts.
@@ -53,9 +82,47 @@ type Plan struct {
 	ServerPID int           // to measure, 0: none
 	Log       *slog.Logger  // the first of each kind of fault, nil: nowhere
 	Progress  io.Writer     // a line every few seconds, nil: none
+	Live      bool          // Progress is a terminal: one line, drawn anew
 
 	patience patience
 }
+
+type (
+	// Crowd is a number of players who arrive at a rate, after a pause.
+	Crowd struct {
+		Users int
+		Rate  float64 // per second
+		After time.Duration
+	}
+	// Venue is a game that some players join.
+	Venue struct {
+		Game   proto.GameID
+		Weight float64
+		Class  int // venues of one class are measured together; 0 to ClassesMax-1
+	}
+	// Deed is a kind of request that players make. RequestStake, RequestTime and those that ask for what the player or its game is.
+	Deed struct {
+		Type   proto.RequestType
+		Weight float64
+	}
+	// Storm drops a share of all connections, so long after play has begun; each player comes back at some time within Back.
+	Storm struct {
+		At    time.Duration
+		Share float64 // 0 to 1
+		Back  time.Duration
+	}
+	// Slow are shares of the players: those who never read once they have joined, and those who read Rate bytes per second.
+	Slow struct {
+		Never, Trickle float64
+		Rate           int
+	}
+)
+
+// ClassesMax bounds the classes of venues: each costs three histograms per worker.
+const ClassesMax = 4
+
+// backMin is the least time until a player who has dropped its connection is back: a stake that was under way is decided by then.
+const backMin = 100 * time.Millisecond
 
 // patience bounds the phases of a run that wait for somebody else. Tests have less of it.
 type patience struct {
@@ -65,12 +132,13 @@ type patience struct {
 	farewell time.Duration
 	lobby    time.Duration // at least, before a player asks for the games again
 	tick     time.Duration // between two tallies of a worker
+	desert   time.Duration // without any connection, until the run is over
 	tail     time.Duration // how old a broadcast must be to be missed by whoever has not got it
 }
 
 var patient = patience{
 	join: 30 * time.Second, quiet: 20 * time.Second, audit: time.Minute, farewell: 5 * time.Second,
-	lobby: time.Second, tick: 200 * time.Millisecond, tail: 5 * time.Second,
+	lobby: time.Second, tick: 200 * time.Millisecond, tail: 5 * time.Second, desert: 15 * time.Second,
 }
 
 // of is the patience with so many players: what each of them costs is waited for, and counting them all at each
@@ -94,6 +162,9 @@ func (p Plan) withDefaults() Plan {
 	}
 	if p.Stakes == ([2]proto.Amount{}) {
 		p.Stakes = [2]proto.Amount{10, 500}
+	}
+	if p.Deeds == nil && !p.Aloof {
+		p.Deeds = []Deed{{Type: proto.RequestStake, Weight: 1}}
 	}
 	if p.Settle == 0 {
 		p.Settle = 3 * time.Second
@@ -126,8 +197,95 @@ func (p *Plan) check() error {
 		return fmt.Errorf("stakes from %d to %d", p.Stakes[0], p.Stakes[1])
 	case p.Workers < 0:
 		return fmt.Errorf("%d workers", p.Workers)
+	case p.Depart < 0 || p.Churn < 0:
+		return errors.New("a rate is below zero")
+	case p.Browse[0] < 0 || p.Browse[1] < p.Browse[0]:
+		return fmt.Errorf("browsing from %s to %s", p.Browse[0], p.Browse[1])
+	case p.Payload < 0 || p.Payload > messageMax:
+		return fmt.Errorf("a payload of %d bytes; up to %d", p.Payload, messageMax)
+	case p.Slow.Never < 0 || p.Slow.Trickle < 0 || p.Slow.Never+p.Slow.Trickle > 1:
+		return fmt.Errorf("slow readers: %g and %g of all", p.Slow.Never, p.Slow.Trickle)
+	case p.Slow.Trickle > 0 && p.Slow.Rate < 1:
+		return errors.New("slow readers read nothing at all; say how many bytes per second")
+	}
+	for _, c := range p.Arrivals {
+		if c.Users < 0 || c.Rate <= 0 || c.After < 0 {
+			return fmt.Errorf("a crowd of %d at %g/s after %s", c.Users, c.Rate, c.After)
+		}
+	}
+	for _, v := range p.Venues {
+		if v.Weight < 0 || v.Class < 0 || v.Class >= ClassesMax {
+			return fmt.Errorf("game %d has weight %g and class %d", v.Game, v.Weight, v.Class)
+		}
+	}
+	for _, s := range p.Storms {
+		if s.At < 0 || s.Share < 0 || s.Share > 1 || s.Back < 0 {
+			return fmt.Errorf("a storm at %s of %g of all, back within %s", s.At, s.Share, s.Back)
+		}
+	}
+	for _, d := range p.Deeds {
+		switch {
+		case d.Weight < 0:
+			return fmt.Errorf("%s has weight %g", d.Type, d.Weight)
+		case !d.possible():
+			return fmt.Errorf("players cannot %q at random", d.Type)
+		case p.Aloof && d.ofGame():
+			return fmt.Errorf("players who join no game cannot %q", d.Type)
+		}
 	}
 	return nil
+}
+
+func (d *Deed) possible() bool {
+	switch d.Type {
+	case proto.RequestStake, proto.RequestTime, proto.RequestGames, proto.RequestPools, proto.RequestAccount, proto.RequestPredictions, proto.RequestPresence:
+		return true
+	}
+	return false
+}
+
+func (d *Deed) ofGame() bool {
+	return d.Type == proto.RequestStake || d.Type == proto.RequestPools || d.Type == proto.RequestPresence
+}
+
+// arrival is when player i, from 0, is planned to arrive, since the run's start.
+func (p *Plan) arrival(i int) time.Duration {
+	at := time.Duration(0)
+	for _, c := range p.Arrivals {
+		at += c.After
+		if i < c.Users {
+			return at + time.Duration(float64(i)/c.Rate*float64(time.Second))
+		}
+		i -= c.Users
+		at += time.Duration(float64(c.Users) / c.Rate * float64(time.Second))
+	}
+	return at + time.Duration(float64(i)/p.ConnectRate*float64(time.Second))
+}
+
+// returns says whether players come back after their connection has ended.
+func (p *Plan) returns() bool { return p.Reconnect || p.Churn > 0 || len(p.Storms) > 0 }
+
+// back is how long a player who has dropped its connection may be away.
+func (p *Plan) back() (longest time.Duration) {
+	if p.Churn > 0 {
+		longest = churnBack
+	}
+	for _, s := range p.Storms {
+		longest = max(longest, s.Back)
+	}
+	return longest
+}
+
+// churnBack bounds the absence of a player who drops its connection by chance.
+const churnBack = time.Second
+
+// classes is how many classes of venues there are.
+func (p *Plan) classes() int {
+	n := 0
+	for _, v := range p.Venues {
+		n = max(n, v.Class+1)
+	}
+	return n
 }
 
 // usersMax keeps every player's own source address, from 127.1.0.1 on, inside 127.0.0.0/8.
@@ -186,6 +344,27 @@ func (t *target) address() (family int, address unix.Sockaddr) {
 func source(i int) [4]byte {
 	host := 1<<16 + 1 + i
 	return [4]byte{127, byte(host >> 16), byte(host >> 8), byte(host)}
+}
+
+// checkPorts refuses a run that would end without a free local port. Where the kernel chooses the address there is only one.
+func (p *Plan) checkPorts(t *target) error {
+	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	if err != nil || t.loopback && p.Sources == nil {
+		return nil // not ours to know, or a range for every player
+	}
+	var low, high int
+	if n, _ := fmt.Sscan(string(text), &low, &high); n != 2 {
+		return nil
+	}
+	return enoughPorts(p.Users, max(1, len(p.Sources)), high-low+1)
+}
+
+func enoughPorts(users, sources, ports int) error {
+	if users <= sources*ports {
+		return nil
+	}
+	return fmt.Errorf("%d users need as many local ports and %d source addresses have %d: widen the range (sysctl net.ipv4.ip_local_port_range=\"1024 65535\"), "+
+		"or connect from %d addresses (--from FIRST-LAST; server tune vip adds addresses)", users, sources, sources*ports, (users+ports-1)/ports)
 }
 
 // descriptorsOwn is room for what is no connection: epoll, timers, logs, /proc, the runtime.

@@ -79,7 +79,7 @@ func TestTimers(t *testing.T) {
 	dice := rand.New(rand.NewPCG(seed, 0))
 	players := make([]player, 50)
 	for i := range players {
-		players[i].init(i, seed)
+		players[i].init(i, &Plan{Seed: seed})
 	}
 	var woken timers
 	want := map[int]time.Duration{}
@@ -112,7 +112,7 @@ func TestTimers(t *testing.T) {
 func TestDice(t *testing.T) {
 	draw := func(seed uint64, number int) string {
 		var p player
-		p.init(number, seed)
+		p.init(number, &Plan{Seed: seed})
 		text := ""
 		for range 10 {
 			n, d := p.below(10), p.between(3, 5)

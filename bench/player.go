@@ -4,12 +4,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/maphash"
+	"math"
 	"math/bits"
 	"math/rand/v2"
 	"slices"
 	"time"
 
 	"github.com/gobwas/ws"
+	"golang.org/x/sys/unix"
 
 	"tote/server/proto"
 )
@@ -57,6 +59,35 @@ type player struct {
 	booked   bool     // tickets has all that the account has open
 	audited  bool
 	entering bool // see worker.entering
+
+	manner    manner
+	class     uint8         // of its venue
+	departing bool          // it goes home with its next reply
+	came      bool          // it was in a game once
+	browsed   bool          // it has thought about which game to join
+	deed      bool          // the request under way is one of the plan's deeds other than a stake
+	unsure    bool          // a stake was under way when a connection broke: its receipt may still come
+	venue     proto.GameID  // to join; 0: the newest
+	choice    proto.GameID  // the game that it thinks about joining
+	churnAt   time.Duration // when it drops its connection
+	awaited   time.Duration // since when it wants to be back in a game; 0: it is not away
+	watched   watched
+}
+
+// manner is how a player reads.
+type manner uint8
+
+const (
+	mannerUsual   manner = iota // what comes, at once
+	mannerNever                 // nothing any more, once it has joined
+	mannerTrickle               // so many bytes per second
+)
+
+// watched is a receipt whose stake the odds do not show yet.
+type watched struct {
+	pool       proto.PoolID
+	prediction proto.Seq
+	planned    time.Duration
 }
 
 // ticket is a stake and, from its receipt on, the prediction.
@@ -84,10 +115,37 @@ const (
 	stageGone // for good
 )
 
-func (p *player) init(number int, seed uint64) {
+func (p *player) init(number int, plan *Plan) {
 	p.number = number
 	p.fd, p.timer, p.seat = unset, unset, unset
-	p.dice.Seed(seed, uint64(number))
+	p.dice.Seed(plan.Seed, uint64(number))
+	switch slow := p.fraction(); {
+	case slow < plan.Slow.Never:
+		p.manner = mannerNever
+	case slow < plan.Slow.Never+plan.Slow.Trickle:
+		p.manner = mannerTrickle
+	}
+	if i := pick(plan.Venues, p.fraction(), func(v *Venue) float64 { return v.Weight }); i >= 0 {
+		p.venue, p.class = plan.Venues[i].Game, uint8(plan.Venues[i].Class)
+	}
+}
+
+// fraction draws from 0 to below 1.
+func (p *player) fraction() float64 { return float64(p.dice.Uint64()>>11) / (1 << 53) }
+
+// pick chooses one of many by weight; at is from 0 to below 1. -1: there are none.
+func pick[T any](among []T, at float64, weight func(*T) float64) int {
+	sum := 0.0
+	for i := range among {
+		sum += weight(&among[i])
+	}
+	at *= sum
+	for i := range among {
+		if at -= weight(&among[i]); at < 0 {
+			return i
+		}
+	}
+	return len(among) - 1
 }
 
 // below draws from 0 to n-1.
@@ -120,6 +178,11 @@ func (w *worker) ask(p *player, r proto.Request, planned time.Duration) {
 	r.ID = p.id
 	p.asked, p.planned = r.Type, planned
 	w.text = r.AppendJSON(w.text[:0])
+	if r.Type != proto.RequestHello {
+		for len(w.text) < w.plan.Payload {
+			w.text = append(w.text, ' ')
+		}
+	}
 	w.send(p, ws.OpText, w.text)
 }
 
@@ -141,23 +204,28 @@ func (w *worker) greet(p *player) {
 
 // act is what a player does when its timer has run out.
 func (w *worker) act(p *player) {
-	if w.phase >= phaseQuiet && p.stage != stageAuditing {
-		return // whatever is asked for now could be taken for lost
+	if w.phase >= phaseQuiet && p.stage != stageAuditing && (w.phase > phaseQuiet || p.awaited == 0) {
+		return // whatever is asked for now could be taken for lost; but who is on its way back shall come
 	}
 	switch p.stage {
 	case stageAway:
 		p.planned = w.now
 		w.connect(p)
 	case stageLobby:
-		if p.game != nil {
+		if p.choice != 0 {
+			w.join(p, p.choice)
+		} else if p.game != nil {
 			p.stage = stageLeaving
 			w.ask(p, proto.Request{Type: proto.RequestLeave, Game: p.game.id}, w.now)
 		} else {
 			w.ask(p, proto.Request{Type: proto.RequestGames}, w.now)
 		}
 	case stagePlaying:
-		w.tally.stakes.Planned++
-		w.place(p, p.due)
+		if p.manner == mannerTrickle {
+			w.watch(p, unix.EPOLLIN)
+		} else {
+			w.perform(p, p.due)
+		}
 	case stageAuditing:
 		w.ask(p, proto.Request{Type: proto.RequestAccount}, w.now)
 	}
@@ -174,8 +242,14 @@ func (w *worker) linger(p *player) {
 // ponder lets a playing player stake again: after thinking, or when the rate wants a stake.
 func (w *worker) ponder(p *player) {
 	switch {
-	case p.game.state == proto.GameEnded:
+	case p.departing:
+		w.goHome(p)
+	case p.manner != mannerUsual:
+		// It only listens.
+	case p.game != nil && p.game.state == proto.GameEnded:
 		w.linger(p)
+	case len(w.plan.Deeds) == 0:
+		// So does it.
 	case w.plan.StakeRate > 0:
 		if p.seat == unset {
 			p.seat = int32(len(w.idle))
@@ -185,6 +259,36 @@ func (w *worker) ponder(p *player) {
 		p.due = w.now + p.between(w.plan.Think[0], w.plan.Think[1])
 		w.timers.set(p)
 	}
+}
+
+// perform does one of the plan's deeds.
+func (w *worker) perform(p *player, planned time.Duration) {
+	if w.plan.Churn > 0 && w.now >= p.churnAt {
+		w.drop(p, churnBack)
+		return
+	}
+	i := 0
+	if len(w.plan.Deeds) > 1 {
+		i = pick(w.plan.Deeds, p.fraction(), func(d *Deed) float64 { return d.Weight })
+	}
+	deed := w.plan.Deeds[i].Type
+	if deed == proto.RequestStake {
+		w.tally.stakes.Planned++
+		w.place(p, planned)
+		return
+	}
+	w.rest(p)
+	w.tally.deeds.Planned++
+	w.tally.record(meterSendLag, w.now-planned)
+	r := proto.Request{Type: deed}
+	switch deed {
+	case proto.RequestPools, proto.RequestPresence:
+		r.Game = p.game.id
+	case proto.RequestTime:
+		r.Sent = w.wall
+	}
+	w.ask(p, r, planned)
+	p.deed = true
 }
 
 // rest takes the player from those who can take a planned stake.
@@ -233,10 +337,14 @@ func (w *worker) message(p *player, text []byte) {
 	w.tally.frames++
 	switch head.Type {
 	case "odds":
-		w.tally.record(meterOdds, latency(w.wall, head.T))
+		if p.manner == mannerUsual {
+			w.tally.measure(p.class, meterOdds, latency(w.wall, head.T))
+		}
 		w.broadcast(p, &head, text)
 	case "event", "opened", "locked", "settled", "voided", "game":
-		w.tally.record(meterLifecycle, latency(w.wall, head.T))
+		if p.manner == mannerUsual {
+			w.tally.record(meterLifecycle, latency(w.wall, head.T))
+		}
 		w.broadcast(p, &head, text)
 	case "conflated":
 		w.conflated(p, text)
@@ -289,12 +397,17 @@ func (w *worker) broadcast(p *player, head *proto.Head, text []byte) {
 		return p.says(fmt.Sprintf("broadcast %d of game %d follows %d", head.Seq, p.game.id, p.seq))
 	})
 	p.seq = head.Seq
-	w.tally.deliver(distribution{p.game.id, head.Seq}, w.now, maphash.Bytes(w.seed, text))
+	if p.manner == mannerUsual {
+		w.tally.deliver(distribution{p.game.id, head.Seq}, w.now, maphash.Bytes(w.seed, text))
+	}
 	if head.Seq > p.game.seq {
 		if err := p.game.learn(head.Type, head.Seq, text); err != nil {
 			w.lose(p, "bad message", err.Error()+" in "+quoted(text))
 			return
 		}
+	}
+	if head.Pool != 0 && head.Pool == p.watched.pool {
+		w.seen(p, head.Seq)
 	}
 	switch head.Type {
 	case "settled":
@@ -303,6 +416,17 @@ func (w *worker) broadcast(p *player, head *proto.Head, text []byte) {
 		if p.game.state == proto.GameEnded && p.stage == stagePlaying && p.asked == proto.RequestNone {
 			w.linger(p)
 		}
+	}
+}
+
+// seen measures how long it took until the player sees its own stake in the odds, in this broadcast or one that replaced it.
+func (w *worker) seen(p *player, seq uint64) {
+	switch pool := p.game.pools[p.watched.pool]; {
+	case pool.state != proto.PoolOpen:
+		p.watched = watched{} // the lock's odds come by themselves
+	case seq >= pool.oddsSeq && pool.counts >= p.watched.prediction:
+		w.tally.measure(p.class, meterSeen, w.now-p.watched.planned)
+		p.watched = watched{}
 	}
 }
 
@@ -397,16 +521,15 @@ func (w *worker) redeem(p *player, paid ticket, text []byte) {
 
 // bury drops the receipts that a settled pool has made worthless; its winners are paid on the private lane.
 func (p *player) bury(settled pool) {
-	if settled.state != proto.PoolSettled || settled.refunded {
-		return
-	}
-	p.tickets = slices.DeleteFunc(p.tickets, func(t ticket) bool {
-		return t.pool == settled.id && !slices.Contains(settled.winners, t.outcome)
-	})
+	p.tickets = slices.DeleteFunc(p.tickets, func(t ticket) bool { return t.pool == settled.id && settled.lost(t) })
 }
 
 // reply checks that the message answers the request under way, and goes on from there.
 func (w *worker) reply(p *player, head *proto.Head, text []byte) {
+	if p.unsure && head.ID == p.ticket.id && head.ID != p.id {
+		w.belated(p, head.Type, text)
+		return
+	}
 	asked := p.asked
 	fits := asked != proto.RequestNone && head.ID == p.id
 	w.tally.checks[checkReply].judge(fits, func() string {
@@ -424,9 +547,18 @@ func (w *worker) reply(p *player, head *proto.Head, text []byte) {
 		w.tally.checks[checkReply].fail(p.says(fmt.Sprintf("answers a request of type %s: %s", asked, quoted(text))))
 		return
 	}
+	if p.deed {
+		p.deed = false
+		w.tally.record(meterReply, w.now-p.planned)
+		w.tally.deeds.Answered++
+		w.ponder(p)
+		return
+	}
 	switch asked {
 	case proto.RequestHello:
 		w.welcomed(p, text)
+	case proto.RequestPools:
+		w.ponder(p)
 	case proto.RequestGames:
 		w.choose(p, text)
 	case proto.RequestJoin:
@@ -448,6 +580,25 @@ func (w *worker) reply(p *player, head *proto.Head, text []byte) {
 var replies = map[proto.RequestType]string{
 	proto.RequestHello: "welcome", proto.RequestGames: "games", proto.RequestJoin: "joined", proto.RequestLeave: "left",
 	proto.RequestStake: "receipt", proto.RequestAccount: "account", proto.RequestPredictions: "predictions",
+	proto.RequestPools: "pools", proto.RequestTime: "time", proto.RequestPresence: "presence",
+}
+
+// belated takes in what became of a stake that was under way when the player dropped its connection.
+func (w *worker) belated(p *player, kind string, text []byte) {
+	p.unsure = false
+	if kind != "receipt" {
+		return // nothing has become of it
+	}
+	m, ok := decode[proto.Receipt](w, p, text)
+	if !ok {
+		return
+	}
+	w.tally.stakes.Receipts++
+	p.balance = m.Balance
+	p.ticket.prediction = m.Prediction
+	if !slices.Contains(p.tickets, p.ticket) {
+		p.tickets = append(p.tickets, p.ticket)
+	}
 }
 
 // refused goes on after a refusal. One of them is the race of a stake with the end of its pool, and normal.
@@ -464,13 +615,18 @@ func (w *worker) refused(p *player, asked proto.RequestType, text []byte) {
 	default:
 		w.tally.fault(fmt.Sprintf("%s refused: %s", asked, m.Reason.Code()), p.says(m.Reason.Reason()))
 	}
+	if p.deed {
+		p.deed = false
+		w.ponder(p)
+		return
+	}
 	switch asked {
 	case proto.RequestHello:
 		// The token is of another server, or of one that has lost its memory: begin anew, as whoever.
 		p.token, p.tickets, p.account = "", nil, 0
 		w.lose(p, "hello was refused", m.Reason.Reason())
 	case proto.RequestStake:
-		w.tally.record(meterReceipt, w.now-p.planned)
+		w.tally.measure(p.class, meterReceipt, w.now-p.planned)
 		if p.stage == stagePlaying {
 			w.ponder(p)
 		}
@@ -501,7 +657,7 @@ func (w *worker) welcomed(p *player, text []byte) {
 		return
 	}
 	p.attempts = 0
-	if m.Token != "" && w.plan.Reconnect {
+	if m.Token != "" && w.plan.returns() {
 		p.token = m.Token
 	}
 	first := p.account != m.Account
@@ -512,10 +668,35 @@ func (w *worker) welcomed(p *player, text []byte) {
 	}
 	p.account, p.n, p.balance = m.Account, m.N, m.Balance
 	p.stage = stageLobby
-	if first && p.booked {
-		w.ask(p, proto.Request{Type: proto.RequestGames}, w.now)
-	} else {
+	if w.plan.Churn > 0 {
+		p.churnAt = w.now + time.Duration(-math.Log(1-p.fraction())/w.plan.Churn*float64(time.Second))
+	}
+	switch {
+	case first && p.booked:
+		w.enterGame(p)
+	default:
 		w.ask(p, proto.Request{Type: proto.RequestPredictions}, w.now)
+	}
+}
+
+// enterGame goes on to a game, or lets those who join none begin.
+func (w *worker) enterGame(p *player) {
+	if !w.plan.Aloof {
+		w.ask(p, proto.Request{Type: proto.RequestGames}, w.now)
+		return
+	}
+	p.stage = stagePlaying
+	w.settle(p)
+	w.ponder(p)
+}
+
+// settle says that the player is where it wanted to be.
+func (w *worker) settle(p *player) {
+	w.entered(p)
+	p.came = true
+	if p.awaited > 0 {
+		w.tally.record(meterReturn, w.now-p.awaited)
+		p.awaited = 0
 	}
 }
 
@@ -529,7 +710,7 @@ func (w *worker) choose(p *player, text []byte) {
 	for i := range m.Games {
 		g := &m.Games[i]
 		switch {
-		case g.State == proto.GameEnded || w.plan.Game != 0 && g.Game != w.plan.Game:
+		case g.State == proto.GameEnded || w.plan.Game != 0 && g.Game != w.plan.Game || p.venue != 0 && g.Game != p.venue:
 		case best == nil, g.State > best.State, g.State == best.State && g.Game > best.Game:
 			best = g
 		}
@@ -538,14 +719,25 @@ func (w *worker) choose(p *player, text []byte) {
 		w.linger(p)
 		return
 	}
-	p.stage, p.seq = stageJoining, 0
-	p.game = w.games[best.Game]
+	if w.plan.Browse[1] > 0 && !p.browsed {
+		p.browsed, p.stage, p.choice = true, stageLobby, best.Game
+		w.entered(p) // it is no longer the server that it waits for
+		p.due = w.now + p.between(w.plan.Browse[0], w.plan.Browse[1])
+		w.timers.set(p)
+		return
+	}
+	w.join(p, best.Game)
+}
+
+func (w *worker) join(p *player, id proto.GameID) {
+	p.stage, p.seq, p.choice = stageJoining, 0, 0
+	p.game = w.games[id]
 	if p.game == nil {
-		p.game = &game{id: best.Game}
-		w.games[best.Game] = p.game
+		p.game = &game{id: id}
+		w.games[id] = p.game
 	}
 	p.game.present++
-	w.ask(p, proto.Request{Type: proto.RequestJoin, Game: best.Game}, w.now)
+	w.ask(p, proto.Request{Type: proto.RequestJoin, Game: id}, w.now)
 }
 
 const _ = uint(proto.GameLive - proto.GameScheduled - 1) // choose relies on live being the greater state
@@ -553,7 +745,7 @@ const _ = uint(proto.GameLive - proto.GameScheduled - 1) // choose relies on liv
 // joined begins to play from the image of the game.
 func (w *worker) joined(p *player, seq uint64, text []byte) {
 	p.seq, p.stage = seq, stagePlaying
-	w.entered(p)
+	w.settle(p)
 	if seq > p.game.seq || !p.game.known {
 		m, ok := decode[proto.Joined](w, p, text)
 		if !ok {
@@ -561,7 +753,19 @@ func (w *worker) joined(p *player, seq uint64, text []byte) {
 		}
 		p.game.image(&m)
 	}
-	w.ponder(p)
+	// What was settled while it was away, or between two requests on its way back, was told to others only.
+	p.tickets = slices.DeleteFunc(p.tickets, func(t ticket) bool {
+		pool, ok := p.game.pools[t.pool]
+		return t.pool.Game() == p.game.id && (!ok || pool.lost(t))
+	})
+	switch {
+	case p.manner == mannerNever:
+		w.watch(p, 0)
+	case w.plan.Inspect && p.manner == mannerUsual:
+		w.ask(p, proto.Request{Type: proto.RequestPools, Game: p.game.id}, w.now)
+	default:
+		w.ponder(p)
+	}
 }
 
 // quit forgets the game that the player was in.
@@ -582,9 +786,13 @@ func (w *worker) receipt(p *player, text []byte) {
 	if !ok {
 		return
 	}
-	w.tally.record(meterReceipt, w.now-p.planned)
+	w.tally.measure(p.class, meterReceipt, w.now-p.planned)
 	w.tally.stakes.Receipts++
 	p.ticket.prediction = m.Prediction
+	if p.watched.prediction == 0 && p.game != nil {
+		p.watched = watched{pool: m.Pool, prediction: m.Prediction, planned: p.planned}
+		w.seen(p, p.seq) // the two lanes are not in step: the odds may have come first
+	}
 	echo := ticket{prediction: m.Prediction, id: m.ID, pool: m.Pool, outcome: m.Outcome, amount: m.Amount}
 	w.tally.checks[checkEcho].judge(echo == p.ticket && m.Prediction != 0, func() string {
 		return p.says(fmt.Sprintf("staked %d on %d of %d: %s", p.ticket.amount, p.ticket.outcome, p.ticket.pool, quoted(text)))

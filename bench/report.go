@@ -23,9 +23,12 @@ type Report struct {
 	Conditions  Conditions  `json:"conditions"`
 	Connections Connections `json:"connections"`
 	Stakes      Stakes      `json:"stakes"`
+	Deeds       Deeds       `json:"deeds"` // requests other than stakes
 	Delivered   Delivered   `json:"delivered"`
 	Latency     Latencies   `json:"latency"`
-	Server      *Use        `json:"server,omitempty"` // nil where no process was named
+	Classes     []Class     `json:"classes,omitempty"` // of games, where there are several
+	Timeline    []Moment    `json:"timeline"`          // a second each
+	Server      *Use        `json:"server,omitempty"`  // nil where no process was named
 	Generator   Generator   `json:"generator"`
 	Checks      []Check     `json:"checks"`
 	Faults      []Fault     `json:"faults"`
@@ -34,11 +37,16 @@ type Report struct {
 	Stopped bool `json:"stopped"`
 	// Unfinished says why a run that was not stopped did not come to its end.
 	Unfinished string `json:"unfinished,omitempty"`
+
+	deserted bool
 }
 
 type (
 	// Conditions are what one needs to run it again.
 	Conditions struct {
+		Scenario    string            `json:"scenario,omitempty"`
+		Variant     string            `json:"variant,omitempty"`
+		About       string            `json:"about,omitempty"`
 		Started     time.Time         `json:"started"`
 		Command     string            `json:"command"`
 		Target      string            `json:"target"`
@@ -71,6 +79,36 @@ type (
 		PlannedRate  float64 `json:"planned_rate"`
 		AchievedRate float64 `json:"achieved_rate"` // receipts and late refusals
 	}
+	// Deeds compares the plan with what was achieved, for requests other than stakes.
+	Deeds struct {
+		deedCounts
+		AchievedRate float64 `json:"achieved_rate"`
+	}
+	// Class is what the players of a class of games have seen.
+	Class struct {
+		Name    string `json:"name"`
+		Receipt Times  `json:"receipt"`
+		Seen    Times  `json:"seen"`
+		Odds    Times  `json:"odds"`
+	}
+	// Moment is how the run stood at one time. Counts and CPU are since the run's start, latencies are those of receipts and other replies
+	// since the moment before.
+	Moment struct {
+		At        float64 `json:"at_s"`
+		Open      int     `json:"open"`
+		Joined    int     `json:"joined"`
+		Answered  uint64  `json:"answered"` // requests
+		Frames    uint64  `json:"frames"`
+		Bytes     uint64  `json:"bytes"`
+		Conflated uint64  `json:"conflated"`
+		Lost      uint64  `json:"lost"`
+		P50       int64   `json:"p50_us"`
+		P99       int64   `json:"p99_us"`
+		Max       int64   `json:"max_us"`
+		ServerCPU float64 `json:"server_cpu_s"`
+		OwnCPU    float64 `json:"generator_cpu_s"`
+		RSS       uint64  `json:"rss"`
+	}
 	// Delivered is what the players received.
 	Delivered struct {
 		Frames     uint64  `json:"frames"` // messages
@@ -89,6 +127,9 @@ type (
 		Receipt    Times `json:"receipt"`
 		Odds       Times `json:"odds"`
 		Lifecycle  Times `json:"lifecycle"`
+		Seen       Times `json:"seen"`
+		Reply      Times `json:"reply"`
+		Return     Times `json:"return"`
 		Spread     Times `json:"spread"`
 		SendLag    Times `json:"send_lag"`
 		ReceiveLag Times `json:"receive_lag"`
@@ -138,6 +179,7 @@ type (
 		Cores       float64 `json:"cores"`
 		CPUPerFrame float64 `json:"cpu_per_frame_us"`
 		Busy        float64 `json:"busy"`            // share of the time that its loops were at work
+		Bottleneck  bool    `json:"bottleneck"`      // it was busy or late: what it measured is its own doing
 		TurnMax     int64   `json:"longest_turn_us"` // of a loop
 	}
 	// Check is a promise of the protocol, and how often it was kept.
@@ -163,6 +205,11 @@ func (r *run) report() *Report {
 			PlannedRate:  perSecond(r.playTo.stakes.Planned-r.playFrom.stakes.Planned, played),
 			AchievedRate: perSecond(r.playTo.stakes.answered()-r.playFrom.stakes.answered(), played),
 		},
+		Deeds: Deeds{
+			deedCounts:   res.deeds,
+			AchievedRate: perSecond(r.playTo.deeds.Answered-r.playFrom.deeds.Answered, played),
+		},
+		Timeline: r.timeline,
 		Delivered: Delivered{
 			Frames: res.frames, Bytes: res.bytes, Broadcasts: res.broadcasts, Conflated: res.conflated,
 			Pings: res.pings, Heartbeats: res.heartbeats, Stale: res.stale, Unknown: res.unknown,
@@ -171,6 +218,7 @@ func (r *run) report() *Report {
 		Latency: Latencies{
 			Handshake: timesOf(res.times[meterHandshake]), Receipt: timesOf(res.times[meterReceipt]),
 			Odds: timesOf(res.times[meterOdds]), Lifecycle: timesOf(res.times[meterLifecycle]), Spread: timesOf(res.times[meterSpread]),
+			Seen: timesOf(res.times[meterSeen]), Reply: timesOf(res.times[meterReply]), Return: timesOf(res.times[meterReturn]),
 			SendLag: timesOf(res.times[meterSendLag]), ReceiveLag: timesOf(res.times[meterReceiveLag]),
 		},
 		Generator: Generator{
@@ -180,10 +228,15 @@ func (r *run) report() *Report {
 			Busy:        share(r.playTo.busy-r.playFrom.busy, played*time.Duration(r.plan.Workers)),
 			TurnMax:     res.turn.Microseconds(),
 		},
-		Stopped: r.stopped, Unfinished: r.unfinished(), Faults: []Fault{}, Warnings: []string{},
+		Stopped: r.stopped, Unfinished: r.unfinished(), deserted: r.deserted, Faults: []Fault{}, Warnings: []string{},
 	}
 	if r.plan.ServerPID != 0 {
 		report.Server = r.use(played, report)
+	}
+	for i := range res.classes {
+		report.Classes = append(report.Classes, Class{
+			Name: strconv.Itoa(i), Receipt: timesOf(res.classes[i][0]), Seen: timesOf(res.classes[i][1]), Odds: timesOf(res.classes[i][2]),
+		})
 	}
 	for c, v := range res.checks {
 		report.Checks = append(report.Checks, Check{Promise: promises[c], Passed: v.passed, Failed: v.failed, Example: v.example})
@@ -198,7 +251,7 @@ func (r *run) report() *Report {
 
 func (r *run) conditions(played time.Duration) Conditions {
 	c := Conditions{
-		Started: r.base, Command: strings.Join(os.Args, " "), Target: r.plan.Target, Users: r.plan.Users,
+		Started: r.base, Command: Again(os.Args), Target: r.plan.Target, Users: r.plan.Users,
 		ConnectRate: r.plan.ConnectRate, StakeRate: r.plan.StakeRate,
 		ThinkMin: r.plan.Think[0].Seconds(), ThinkMax: r.plan.Think[1].Seconds(),
 		StakeMin: r.plan.Stakes[0], StakeMax: r.plan.Stakes[1],
@@ -318,12 +371,15 @@ const (
 func (r *Report) warn() {
 	add := func(format string, args ...any) { r.Warnings = append(r.Warnings, fmt.Sprintf(format, args...)) }
 	if r.Generator.Busy > busyMax {
+		r.Generator.Bottleneck = true
 		add("the generator was the bottleneck: its loops were busy %.0f %% of the time; give it more workers or hosts", 100*r.Generator.Busy)
 	}
-	if lag := r.Latency.SendLag.P99; lag > lagMax && lag*lagPart > r.Latency.Receipt.P99 {
+	if lag := r.Latency.SendLag.P99; lag > lagMax && lag*lagPart > max(r.Latency.Receipt.P99, r.Latency.Reply.P99) {
+		r.Generator.Bottleneck = true
 		add("the generator sent late: 1 %% of the stakes by %s ms or more, which the latency of receipts includes", milliseconds(lag))
 	}
-	if lag := r.Latency.ReceiveLag.P99; lag > lagMax && lag*lagPart > r.Latency.Odds.P99 {
+	if lag := r.Latency.ReceiveLag.P99; lag > lagMax && lag*lagPart > max(r.Latency.Odds.P99, r.Latency.Reply.P99) {
+		r.Generator.Bottleneck = true
 		add("the generator read late: 1 %% of its reads came %s ms or more after the kernel had the bytes, which all latencies include", milliseconds(lag))
 	}
 	if r.Delivered.Stale > 0 {
@@ -358,8 +414,16 @@ func (r *Report) Failed() error {
 func (r *Report) WriteText(w io.Writer) {
 	c := &r.Conditions
 	load := fmt.Sprintf("each staking %g to %g s after its last receipt", c.ThinkMin, c.ThinkMax)
-	if c.StakeRate > 0 {
+	switch {
+	case r.Stakes.Planned+r.Deeds.Planned == 0:
+		load = "who only listen"
+	case c.StakeRate > 0:
 		load = fmt.Sprintf("%g stakes/s", c.StakeRate)
+	case r.Stakes.Planned == 0:
+		load = fmt.Sprintf("each asking %g to %g s after its last reply", c.ThinkMin, c.ThinkMax)
+	}
+	if c.Scenario != "" {
+		fmt.Fprintf(w, "%s: %s\n", strings.TrimSuffix(c.Scenario+", "+c.Variant, ", "), c.About)
 	}
 	fmt.Fprintf(w, "%s players on %s for %s, %s\n", grouped(c.Users), c.Target, seconds(c.Played), load)
 	fmt.Fprintf(w, "%s, %s, %d CPUs, %s, %d workers, seed %d\n\n", c.Host, c.Kernel, c.CPUs, c.Go, c.Workers, c.Seed)
@@ -374,6 +438,13 @@ func (r *Report) WriteText(w io.Writer) {
 		fmt.Sprintf("%s receipts, %s refused after a lock, %s not placed, %s missed, %s payouts, %s refunds",
 			grouped(r.Stakes.Receipts), grouped(r.Stakes.Late), grouped(r.Stakes.Unplaced), grouped(r.Stakes.Missed),
 			grouped(r.Stakes.Payouts), grouped(r.Stakes.Refunds)))
+	if r.Deeds.Planned > 0 {
+		row("other requests/s", "", fmt.Sprintf("%.1f", r.Deeds.AchievedRate),
+			fmt.Sprintf("%s answered of %s", grouped(r.Deeds.Answered), grouped(r.Deeds.Planned)))
+	}
+	if r.Connections.Dropped > 0 || r.Connections.Shed > 0 {
+		row("left", "", "", fmt.Sprintf("%s by their own will, %s slow readers closed by the server", grouped(r.Connections.Dropped), grouped(r.Connections.Shed)))
+	}
 	row("frames/s", "", fmt.Sprintf("%.0f", r.Delivered.FrameRate), fmt.Sprintf("%s frames, %s bytes, %s broadcasts, %s conflated",
 		grouped(r.Delivered.Frames), grouped(r.Delivered.Bytes), grouped(r.Delivered.Broadcasts), grouped(r.Delivered.Conflated)))
 	t.Flush()
@@ -387,10 +458,14 @@ func (r *Report) WriteText(w io.Writer) {
 		times Times
 	}{
 		{"handshake", r.Latency.Handshake}, {"stake → receipt", r.Latency.Receipt}, {"odds published → read", r.Latency.Odds},
-		{"other broadcasts", r.Latency.Lifecycle}, {"delivery spread", r.Latency.Spread},
+		{"stake → seen in odds", r.Latency.Seen}, {"other broadcasts", r.Latency.Lifecycle}, {"delivery spread", r.Latency.Spread},
+		{"other requests", r.Latency.Reply}, {"back after a loss", r.Latency.Return},
 		{"sent late by us", r.Latency.SendLag}, {"read late by us", r.Latency.ReceiveLag},
 	} {
 		m := l.times
+		if m.Count == 0 {
+			continue
+		}
 		row(l.name, grouped(m.Count), milliseconds(m.Min), milliseconds(int64(m.Mean)), milliseconds(m.P50), milliseconds(m.P75),
 			milliseconds(m.P90), milliseconds(m.P95), milliseconds(m.P99), milliseconds(m.P999), milliseconds(m.Max))
 	}

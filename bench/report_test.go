@@ -53,10 +53,10 @@ func TestTimesOutOfRange(t *testing.T) {
 
 // The parts that workers saw of a broadcast make one spread.
 func TestSpreadOverWorkers(t *testing.T) {
-	r := newResults()
+	r := newResults(0)
 	d := distribution{game: 1, seq: 5}
 	for worker, reads := range [][]time.Duration{{10, 20}, {15, 42}} {
-		tally := newTally(worker)
+		tally := newTally(worker, 0)
 		for _, at := range reads {
 			tally.deliver(d, at*time.Millisecond, 99)
 		}
@@ -65,7 +65,7 @@ func TestSpreadOverWorkers(t *testing.T) {
 	if part := r.recent[d]; part == nil || part.readers != 4 || part.last-part.first != 32*time.Millisecond {
 		t.Fatalf("%+v", part)
 	}
-	other := newTally(0)
+	other := newTally(0, 0)
 	other.deliver(d, 50*time.Millisecond, 98)
 	r.add(other, 60*time.Millisecond+spreadOpen)
 	if len(r.recent) != 0 || r.past[1] != 5 || r.broadcasts != 1 {
@@ -81,14 +81,14 @@ func TestSpreadOverWorkers(t *testing.T) {
 
 // A tally that was cleared is as good as a new one.
 func TestTallyIsClearedWhole(t *testing.T) {
-	used := newTally(3)
+	used := newTally(3, 0)
 	used.frames, used.busy, used.stakes.Sent = 1, 1, 1
 	used.fault("kind", "example")
 	used.record(meterOdds, time.Second)
 	used.deliver(distribution{1, 1}, 1, 1)
 	used.checks[checkSeq].fail("example")
 	used.clear()
-	sum := newResults()
+	sum := newResults(0)
 	if news := sum.add(used, 0); len(news) > 0 || sum.frames+sum.stakes.Sent+sum.checks[checkSeq].failed > 0 || len(sum.recent) > 0 || sum.times[meterOdds].TotalCount() > 0 {
 		t.Errorf("left: %+v", used)
 	}
@@ -98,7 +98,7 @@ func TestTallyIsClearedWhole(t *testing.T) {
 }
 
 func TestFaultsAreBounded(t *testing.T) {
-	tally := newTally(0)
+	tally := newTally(0, 0)
 	for i := range 10 * faultsMax {
 		tally.fault(grouped(i), "")
 	}
@@ -134,7 +134,7 @@ func TestReportText(t *testing.T) {
 		"vm, Linux 6.18, 2 CPUs, go1.26, 2 workers, seed 7\n",
 		"209,990 receipts, 10 refused after a lock",
 		"3,210,000 frames, 812,345,678 bytes, 300 broadcasts",
-		"stake → receipt  210,000  0.20  0.90  0.73  1.90  5.32  10.59  48.48    124   147\n",
+		"stake → receipt  210,000  0.20  0.90  0.73  1.90  5.32  10.59  48.48    124  147\n",
 		"server: 8.27 µs CPU per delivered frame (0.24 cores), 2805 bytes of RSS per connection",
 		"    ok  every request gets exactly one reply (91,864)\n",
 		"     –  the odds count every receipt once: never seen\n",

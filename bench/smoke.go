@@ -79,7 +79,7 @@ func Smoke(ctx context.Context, c SmokeConfig) (*Report, error) {
 		return nil, fmt.Errorf("make a data directory: %w", err)
 	}
 	defer os.RemoveAll(data)
-	server, err := startServer(ctx, c, data)
+	server, err := startServer(ctx, c.Binary, data, c.Credits, c.Args, c.Users)
 	if err != nil {
 		return nil, err
 	}
@@ -137,53 +137,6 @@ func (c *SmokeConfig) enough(r *Report) error {
 	return errors.Join(wrong...)
 }
 
-// croupier opens pools and, when they turn over, locks and settles the oldest.
-type croupier struct {
-	desk   *control.Client
-	game   proto.GameID
-	every  time.Duration
-	opened int
-	pools  []proto.PoolID // open ones, oldest first
-}
-
-func (c *croupier) open(ctx context.Context) error {
-	c.opened++
-	answer, err := c.desk.OpenPool(ctx, c.game, proto.PoolOpening{
-		Question: fmt.Sprintf("Question %d", c.opened), Labels: []string{"Home", "Draw", "Away"},
-	})
-	if err != nil {
-		return fmt.Errorf("open a pool: %w", err)
-	}
-	c.pools = append(c.pools, answer.Pool)
-	return nil
-}
-
-// turn goes on until ctx is done.
-func (c *croupier) turn(ctx context.Context) error {
-	every := time.NewTicker(c.every)
-	defer every.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-every.C:
-		}
-		// The deed is finished even when ctx ends meanwhile: a locked pool is not left behind.
-		deed := context.WithoutCancel(ctx)
-		oldest := c.pools[0]
-		c.pools = c.pools[1:]
-		if _, err := c.desk.Lock(deed, oldest, 0); err != nil {
-			return fmt.Errorf("lock a pool: %w", err)
-		}
-		if _, err := c.desk.Settle(deed, oldest, proto.Outcome(c.opened%3)); err != nil {
-			return fmt.Errorf("settle a pool: %w", err)
-		}
-		if err := c.open(deed); err != nil {
-			return err
-		}
-	}
-}
-
 // child is a server that was started for a run.
 type child struct {
 	command   *exec.Cmd
@@ -201,11 +154,11 @@ const (
 )
 
 // startServer runs `serve` and waits until it has written where it listens.
-func startServer(ctx context.Context, c SmokeConfig, data string) (*child, error) {
+func startServer(ctx context.Context, binary, data string, credits proto.Amount, flags []string, users int) (*child, error) {
 	args := append([]string{"serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data", data,
-		"--guest-credits", fmt.Sprint(c.Credits)}, c.Args...)
-	s := &child{command: exec.Command(c.Binary, args...), exited: make(chan struct{}), log: &lastLines{},
-		patience: stopPatience + time.Duration(c.Users)*200*time.Microsecond}
+		"--guest-credits", fmt.Sprint(credits)}, flags...)
+	s := &child{command: exec.Command(binary, args...), exited: make(chan struct{}), log: &lastLines{},
+		patience: stopPatience + time.Duration(users)*200*time.Microsecond}
 	s.command.Stdout, s.command.Stderr = s.log, s.log
 	if err := s.command.Start(); err != nil {
 		return nil, fmt.Errorf("start the server: %w", err)

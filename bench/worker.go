@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"math/rand/v2"
+	"net/netip"
 	"time"
 	"unsafe"
 
@@ -50,7 +51,12 @@ type worker struct {
 	woke    time.Duration // when this turn of the loop began
 	wall    proto.Time
 	tick    time.Duration // when the next tally is due
-	stakeAt time.Duration // when the next stake is planned for; only with a StakeRate
+	stakeAt time.Duration // when the next stake or other deed is planned for; only with a StakeRate
+	stormAt time.Duration // when the next storm is planned for
+	storms  []Storm       // it and those after it
+	playAt  time.Duration // when play began
+	partAt  time.Duration // when the next player is planned to say goodbye
+	parted  int           // players[:parted] have
 	tally   *tally
 	tail    *tail // from phaseFarewell on
 
@@ -89,14 +95,14 @@ func newWorker(plan *Plan, t *target, number int, base time.Time, seed maphash.S
 		poll: unset, alarm: unset, clock: unset, armed: farFuture,
 		games: map[proto.GameID]*game{},
 		in:    make([]byte, inSize), oob: make([]byte, 64),
-		tick: plan.patience.tick, stakeAt: farFuture,
+		tick: plan.patience.tick, stakeAt: farFuture, stormAt: farFuture, partAt: farFuture,
 	}
 	w.tally = <-spare
 	w.family, w.address = t.address()
 	// Players go round: worker w of W has w, w+W, w+2W, …
 	w.players = make([]player, (plan.Users-number+plan.Workers-1)/plan.Workers)
 	for i := range w.players {
-		w.players[i].init(number+i*plan.Workers, plan.Seed)
+		w.players[i].init(number+i*plan.Workers, plan)
 	}
 	if err := w.open(); err != nil {
 		w.close()
@@ -164,6 +170,8 @@ func (w *worker) run() {
 	for w.phase != phaseStop {
 		w.obey()
 		w.arrive()
+		w.storm()
+		w.depart()
 		w.wake()
 		w.stake()
 		w.handOver()
@@ -202,19 +210,28 @@ func (w *worker) enter() {
 			w.stakeAt = w.now
 			w.planStake()
 		}
+		w.playAt, w.storms = w.now, w.plan.Storms
+		w.planStorm()
+	case phaseDepart:
+		w.playAt, w.stormAt = w.now, farFuture
+		w.planPart()
 	case phaseQuiet:
 		for w.stakeAt <= w.now {
 			w.tally.stakes.Planned++
 			w.tally.stakes.Missed++
 			w.planStake()
 		}
-		w.stakeAt = farFuture
+		w.stakeAt, w.stormAt, w.partAt = farFuture, farFuture, farFuture
 	case phaseAudit:
 		// Two requests each; a pace that does not measure the server once more.
 		const pace = 5000 // players per second
 		turn, idle := 0, 0
 		for i := range w.players {
 			p := &w.players[i]
+			if p.manner != mannerUsual || p.audited {
+				p.audited = true
+				continue // whoever does not read gets no answers; whoever has departed was audited
+			}
 			if len(p.tickets) == 0 {
 				// Of those with empty books, some are enough.
 				if idle++; len(w.players) > auditAll && idle%(len(w.players)/auditAll*4) != 0 {
@@ -234,7 +251,7 @@ func (w *worker) enter() {
 	}
 }
 
-// arrive connects the players whose time has come. Player i of all is planned for i / ConnectRate.
+// arrive connects the players whose time has come.
 func (w *worker) arrive() {
 	for range arrivalsMax {
 		if w.phase >= phaseQuiet || w.arrivalAt() > w.now || w.entering >= enteringMax {
@@ -253,7 +270,7 @@ func (w *worker) arrivalAt() time.Duration {
 	if w.arrived == len(w.players) {
 		return farFuture
 	}
-	return time.Duration(float64(w.players[w.arrived].number) / w.plan.ConnectRate * float64(time.Second))
+	return w.plan.arrival(w.players[w.arrived].number)
 }
 
 // wake lets the players act whose timers have run out.
@@ -277,8 +294,7 @@ func (w *worker) stake() {
 		}
 		planned := w.stakeAt
 		w.planStake()
-		w.tally.stakes.Planned++
-		w.place(w.idle[w.dice.IntN(len(w.idle))], planned)
+		w.perform(w.idle[w.dice.IntN(len(w.idle))], planned)
 	}
 }
 
@@ -286,6 +302,74 @@ func (w *worker) stake() {
 func (w *worker) planStake() {
 	rate := w.plan.StakeRate * float64(len(w.players)) / float64(w.plan.Users)
 	w.stakeAt += time.Duration(w.dice.ExpFloat64() / rate * float64(time.Second))
+}
+
+// storm drops the connections that a storm takes, when its time has come.
+func (w *worker) storm() {
+	if w.stormAt > w.now {
+		return
+	}
+	storm := w.storms[0]
+	w.storms = w.storms[1:]
+	w.planStorm()
+	for i := range w.players {
+		p := &w.players[i]
+		if p.stage < stageGreeting || p.stage > stagePlaying || p.manner != mannerUsual {
+			continue
+		}
+		if float64(p.below(1<<32)) < storm.Share*(1<<32) {
+			w.drop(p, storm.Back)
+		}
+	}
+}
+
+func (w *worker) planStorm() {
+	w.stormAt = farFuture
+	if len(w.storms) > 0 {
+		w.stormAt = w.playAt + w.storms[0].At
+	}
+}
+
+// drop leaves without a word, as a phone does that loses its network, and comes back within the time given.
+func (w *worker) drop(p *player, back time.Duration) {
+	w.tally.connections.Dropped++
+	w.hangUp(p, stageAway)
+	p.due = w.now + backMin + time.Duration(p.below(uint64(max(back-backMin, 1))))
+	p.awaited = p.due
+	w.timers.set(p)
+}
+
+// depart sends home the players whose time has come: each compares its books and says goodbye.
+func (w *worker) depart() {
+	for w.partAt <= w.now {
+		p := &w.players[w.parted]
+		w.parted++
+		w.planPart()
+		p.departing = true
+		if p.asked == proto.RequestNone {
+			w.goHome(p)
+		} // or else its reply sends it home
+	}
+}
+
+func (w *worker) planPart() {
+	w.partAt = farFuture
+	if w.parted < len(w.players) {
+		w.partAt = w.playAt + time.Duration(float64(w.players[w.parted].number)/w.plan.Depart*float64(time.Second))
+	}
+}
+
+// goHome begins a departing player's audit, after which it parts.
+func (w *worker) goHome(p *player) {
+	switch {
+	case p.stage != stagePlaying && p.stage != stageLobby:
+		w.part(p)
+	case p.manner != mannerUsual:
+		p.audited = true
+		w.part(p)
+	default:
+		w.beginAudit(p, w.now)
+	}
 }
 
 // handOver gives the tally to Run when it is time and Run is not behind.
@@ -315,6 +399,7 @@ func (w *worker) wait() []unix.EpollEvent {
 	if len(w.idle) > 0 {
 		until = min(until, w.stakeAt)
 	}
+	until = min(until, w.stormAt, w.partAt)
 	w.look()
 	w.tally.busy += w.now - w.woke
 	w.tally.turn = max(w.tally.turn, w.now-w.woke)
@@ -393,16 +478,42 @@ func (w *worker) dial(p *player) error {
 			return err
 		}
 	}
-	if w.target.loopback {
+	if p.manner != mannerUsual {
+		// What the kernel takes for a player who does not read is not the server's any more: as little of it as it lets us.
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 1); err != nil {
+			return err
+		}
+	}
+	if from, ok := w.source(p.number); ok {
 		// The port is chosen by connect, where it needs to be free for this target only.
 		if err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
 			return err
 		}
-		if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: source(p.number)}); err != nil {
-			return err
+		if err := unix.Bind(fd, from); err != nil {
+			return fmt.Errorf("connect from %s: %w", addressOf(from), err)
 		}
 	}
 	return unix.Connect(fd, w.address)
+}
+
+// source is the address that player i connects from; ok is false where the kernel shall choose.
+func (w *worker) source(i int) (from unix.Sockaddr, ok bool) {
+	switch sources := w.plan.Sources; {
+	case sources != nil && sources[i%len(sources)].Is4():
+		return &unix.SockaddrInet4{Addr: sources[i%len(sources)].As4()}, true
+	case sources != nil:
+		return &unix.SockaddrInet6{Addr: sources[i%len(sources)].As16()}, true
+	case w.target.loopback:
+		return &unix.SockaddrInet4{Addr: source(i)}, true
+	}
+	return nil, false
+}
+
+func addressOf(a unix.Sockaddr) netip.Addr {
+	if four, ok := a.(*unix.SockaddrInet4); ok {
+		return netip.AddrFrom4(four.Addr)
+	}
+	return netip.AddrFrom16(a.(*unix.SockaddrInet6).Addr)
 }
 
 // remedy names an error of the kernel, and what to do about it where the cause is on this host.
@@ -411,7 +522,7 @@ func remedy(err error) string {
 	case errors.Is(err, unix.ECONNREFUSED):
 		return "connection refused; is the server running, is the port right?"
 	case errors.Is(err, unix.EADDRNOTAVAIL):
-		return "no local port is free; widen net.ipv4.ip_local_port_range or use more source addresses"
+		return "no local port is free, or no such address: widen net.ipv4.ip_local_port_range, or connect from more addresses (--from)"
 	case errors.Is(err, unix.EMFILE):
 		return "too many open files; raise the limit (ulimit -n)"
 	case errors.Is(err, unix.ENFILE):
@@ -486,11 +597,18 @@ func (w *worker) flush(p *player) {
 
 // read reads once and takes in whatever is whole.
 func (w *worker) read(p *player) {
-	for len(w.in)-len(p.cut) < inRoom {
+	for len(w.in)-len(p.cut) < max(inRoom, w.plan.Slow.Rate) {
 		w.in = make([]byte, 2*len(w.in)) // bounded by messageMax, see readFrame
 	}
 	kept := copy(w.in, p.cut)
-	n, err := w.receive(p, w.in[kept:])
+	room := w.in[kept:]
+	if p.manner == mannerTrickle && p.stage == stagePlaying {
+		room = room[:w.plan.Slow.Rate]
+		w.watch(p, 0) // until the timer rings
+		p.due = w.now + time.Second
+		w.timers.set(p)
+	}
+	n, err := w.receive(p, room)
 	switch {
 	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
 		return
@@ -645,11 +763,16 @@ func (w *worker) lose(p *player, fault, example string) {
 		w.hangUp(p, stageGone) // whichever way it ends
 		return
 	}
+	if p.manner != mannerUsual && p.stage == stagePlaying {
+		w.tally.connections.Shed++ // what a server may do with those who do not read
+		w.hangUp(p, stageGone)
+		return
+	}
 	w.tally.fault(fault, p.says(example))
 	if p.stage > stageUpgrading {
 		w.tally.connections.Lost++
 	}
-	if !w.plan.Reconnect || w.phase >= phaseQuiet {
+	if !w.plan.returns() || w.phase >= phaseQuiet || p.departing {
 		w.hangUp(p, stageGone)
 		return
 	}
@@ -691,6 +814,8 @@ func (w *worker) hangUp(p *player, next stage) {
 		p.fd = unset
 	}
 	p.cut, p.unsent, p.assembly = nil, nil, assembly{}
+	p.unsure = p.unsure || p.asked == proto.RequestStake
+	p.asked, p.deed, p.watched = proto.RequestNone, false, watched{}
 	w.timers.cancel(p)
 	w.rest(p)
 	w.quit(p)

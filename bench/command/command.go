@@ -1,0 +1,219 @@
+// Package command is `server bench`: flags in, what the packages of bench say out. People get text, machines JSON; whatever else is
+// said goes to the standard error.
+package command
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tote/server/bench"
+	"tote/server/bench/model"
+)
+
+// Bench is the commands.
+type Bench struct {
+	Run       Run       `cmd:"" help:"Play a scenario, on a server that runs or on one of its own, and audit it."`
+	Scenarios Scenarios `cmd:"" help:"List the built-in scenarios."`
+	Fit       Fit       `cmd:"" help:"Fit models of scalability to a table of throughputs."`
+}
+
+// Run is `server bench run`.
+type Run struct {
+	Scenario string `arg:"" help:"Name of a built-in scenario (see bench scenarios), or a file that ends in .toml."`
+	Variant  string `help:"One of the scenario's variants; all: the scenario and each of them in turn." placeholder:"NAME"`
+
+	Target string `help:"The server's WebSockets. Without it a server is started, and stopped and audited afterwards." placeholder:"ws://HOST:PORT"`
+	Admin  string `help:"The target's operators' listener, where the scenario's games are opened. Without it players join what there is." placeholder:"http://HOST:PORT"`
+	Token  string `help:"Bearer token for operators." env:"SERVER_ADMIN_TOKEN"`
+	PID    int    `help:"The target's process, to measure; 0: found by its port, where it is on this host."`
+
+	Users    int           `help:"Users, instead of the scenario's."`
+	Rate     bench.Rate    `help:"Arrivals, instead of the scenario's." placeholder:"N/s"`
+	Duration time.Duration `help:"How long, instead of the scenario's."`
+	Stakes   bench.Rate    `help:"Stakes of all users together, at random times, instead of the scenario's habits." placeholder:"N/s"`
+	Seed     uint64        `help:"Of all randomness."`
+
+	From    []string `help:"Addresses to connect from: single ones, FIRST-LAST, networks. Without it: one for each user where the target is on loopback." placeholder:"ADDR"`
+	Workers int      `help:"Event loops of the generator; 0: one for every two CPUs."`
+	Serve   []string `help:"One more flag for a server of its own; may be repeated: --serve=--idle=1h." placeholder:"FLAG"`
+
+	JSON  string `help:"Write the report to this file; -: to the standard output, and nothing else." placeholder:"FILE"`
+	Quiet bool   `help:"No progress."`
+}
+
+func (c *Run) Run(ctx context.Context, log *slog.Logger) error {
+	variants := []string{c.Variant}
+	first, err := bench.ReadScenario(c.Scenario, "")
+	if err != nil {
+		return err
+	}
+	if c.Variant == "all" || c.Variant == "" && first.Series {
+		variants = append([]string{""}, first.Names...)
+	}
+	var wrong []error
+	for _, variant := range variants {
+		s, err := bench.ReadScenario(c.Scenario, variant)
+		if err != nil {
+			return err
+		}
+		if len(variants) > 1 {
+			fmt.Fprintf(os.Stderr, "%s: %s\n", c.Scenario, name(variant))
+		}
+		err = c.play(ctx, log, s, len(variants) > 1)
+		if ctx.Err() != nil {
+			return err
+		}
+		if err != nil && len(variants) > 1 {
+			err = fmt.Errorf("%s: %w", name(variant), err)
+		}
+		wrong = append(wrong, err)
+	}
+	return errors.Join(wrong...)
+}
+
+func name(variant string) string {
+	if variant == "" {
+		return "as it is"
+	}
+	return variant
+}
+
+// play plays one variant.
+func (c *Run) play(ctx context.Context, log *slog.Logger, s *bench.Scenario, several bool) error {
+	if c.Users > 0 {
+		s.Users = c.Users
+	}
+	if c.Rate > 0 {
+		s.Rate = c.Rate
+	}
+	if c.Duration > 0 {
+		s.Duration = bench.Span(c.Duration)
+	}
+	if c.Stakes > 0 {
+		s.Players.Stakes = c.Stakes
+	}
+	if c.Seed > 0 {
+		s.Seed = c.Seed
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find the server's own binary: %w", err)
+	}
+	from, err := bench.ReadAddresses(c.From)
+	if err != nil {
+		return err
+	}
+	on := bench.Stage{Target: c.Target, Admin: c.Admin, Token: c.Token, Binary: self, Serve: c.Serve, ServerPID: c.PID, Sources: from,
+		Workers: c.Workers, Log: log}
+	if on.Target != "" {
+		on.Binary = ""
+		on.Target = withPath(on.Target)
+	}
+	if !c.Quiet && c.JSON != "-" {
+		on.Progress, on.Live = os.Stderr, terminal(os.Stderr)
+	}
+	report, err := s.Run(ctx, on)
+	if report == nil {
+		return err
+	}
+	err = errors.Join(report.Failed(), err)
+	if c.JSON == "-" {
+		return errors.Join(err, write(os.Stdout, report))
+	}
+	report.WriteText(os.Stdout)
+	if c.JSON != "" {
+		err = errors.Join(err, writeFile(numbered(c.JSON, s.Variant, several), report))
+	}
+	return err
+}
+
+// withPath adds the path that players connect to, where the target has none.
+func withPath(target string) string {
+	if rest, ok := strings.CutPrefix(target, "ws://"); ok && !strings.Contains(rest, "/") {
+		return target + "/ws"
+	}
+	return target
+}
+
+// numbered is the file of one variant of several: report.json, report-most.json.
+func numbered(file, variant string, several bool) string {
+	if !several || variant == "" {
+		return file
+	}
+	end := filepath.Ext(file)
+	return strings.TrimSuffix(file, end) + "-" + variant + end
+}
+
+func terminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+func write(w io.Writer, v any) error {
+	to := json.NewEncoder(w)
+	to.SetIndent("", "  ")
+	return to.Encode(v)
+}
+
+func writeFile(path string, v any) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(write(f, v), f.Close())
+}
+
+// Scenarios is `server bench scenarios`.
+type Scenarios struct{}
+
+func (*Scenarios) Run() error {
+	for _, s := range bench.Scenarios() {
+		fmt.Printf("%-11s %s\n", s.Name, s.About)
+		if len(s.Names) > 0 {
+			fmt.Printf("%-11s variants: %s\n", "", strings.Join(s.Names, ", "))
+		}
+	}
+	return nil
+}
+
+// Fit is `server bench fit`.
+type Fit struct {
+	File string    `arg:"" help:"Comma-separated values with a head: p (processors, nodes), x (throughput) and, if measured, utilisations of resources in percent. -: standard input."`
+	At   []float64 `help:"Also say what the models promise for these p; none: twice the largest." placeholder:"P"`
+	JSON bool      `help:"Print JSON."`
+}
+
+func (c *Fit) Run() error {
+	file := os.Stdin
+	if c.File != "-" {
+		opened, err := os.Open(c.File)
+		if err != nil {
+			return err
+		}
+		defer opened.Close()
+		file = opened
+	}
+	points, err := model.Read(file)
+	if err != nil {
+		return fmt.Errorf("%s: %w", c.File, err)
+	}
+	study, err := model.NewStudy(points, c.At...)
+	switch {
+	case err != nil:
+		return err
+	case c.JSON:
+		return write(os.Stdout, study)
+	}
+	study.WriteText(os.Stdout)
+	return nil
+}
