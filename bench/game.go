@@ -90,6 +90,13 @@ func (g *game) learn(kind string, seq uint64, text []byte) error {
 		}
 		g.show(&m.Pool)
 		g.sort()
+	case "pool":
+		var m proto.PoolChanged
+		if err := json.Unmarshal(text, &m); err != nil {
+			return err
+		}
+		g.show(&m.Pool)
+		g.sort()
 	case "game":
 		var m proto.GameChanged
 		if err := json.Unmarshal(text, &m); err != nil {

@@ -49,6 +49,7 @@ type tally struct {
 	heartbeats  uint64
 	stale       uint64 // of the heartbeats
 	unknown     uint64
+	asides      uint64 // neither asked for nor numbered
 	stakes      stakeCounts
 	deeds       deedCounts
 	connections connectionCounts
@@ -291,6 +292,7 @@ func (r *results) add(t *tally, now time.Duration) (news []string) {
 	r.heartbeats += t.heartbeats
 	r.stale += t.stale
 	r.unknown += t.unknown
+	r.asides += t.asides
 	r.busy += t.busy
 	r.turn = max(r.turn, t.turn)
 	r.stakes.add(t.stakes)

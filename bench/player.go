@@ -361,7 +361,16 @@ func (w *worker) message(p *player, text []byte) {
 	case "":
 		w.tally.unknown++ // of a newer protocol: to be ignored
 	default:
-		w.reply(p, &head, text)
+		switch {
+		case head.ID != 0:
+			w.reply(p, &head, text)
+		case head.Seq != 0:
+			w.broadcast(p, &head, text)
+		case head.N != 0:
+			w.numbered(p, head.N)
+		default:
+			w.tally.asides++ // who is present, and the like: neither asked for nor numbered
+		}
 	}
 }
 

@@ -118,6 +118,7 @@ type (
 		Pings      uint64  `json:"pings"`
 		Heartbeats uint64  `json:"heartbeats"`
 		Stale      uint64  `json:"stale"`   // heartbeats that said that odds may be old
+		Asides     uint64  `json:"asides"`  // neither asked for nor numbered, such as who is present
 		Unknown    uint64  `json:"unknown"` // messages of a type that this generator does not know
 		FrameRate  float64 `json:"frame_rate"`
 	}
@@ -212,7 +213,7 @@ func (r *run) report() *Report {
 		Timeline: r.timeline,
 		Delivered: Delivered{
 			Frames: res.frames, Bytes: res.bytes, Broadcasts: res.broadcasts, Conflated: res.conflated,
-			Pings: res.pings, Heartbeats: res.heartbeats, Stale: res.stale, Unknown: res.unknown,
+			Pings: res.pings, Heartbeats: res.heartbeats, Stale: res.stale, Asides: res.asides, Unknown: res.unknown,
 			FrameRate: perSecond(r.playTo.frames-r.playFrom.frames, played),
 		},
 		Latency: Latencies{
