@@ -204,7 +204,9 @@ func (s *Shard) stake(c *Command, a *account) {
 	}
 	waits := slices.ContainsFunc(live.holds, func(h hold) bool { return h.pool == asked.pool })
 	live.holds = append(live.holds, hold{refusedStake: asked, asked: !waits})
-	if !waits {
+	if waits {
+		s.queue(a, asked.pool, 1)
+	} else {
 		s.askPool(a, &asked)
 	}
 }
@@ -334,6 +336,7 @@ func (s *Shard) askNext(a *account, in proto.PoolID) {
 		if h := &a.live.holds[i]; h.pool == in {
 			assert(!h.asked, "one stake of an account is decided by a pool at a time")
 			h.asked = true
+			s.queue(a, in, -1)
 			asked := h.refusedStake // holds may change while it is decided
 			s.askPool(a, &asked)
 			return

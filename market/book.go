@@ -48,8 +48,9 @@ type game struct {
 	circle   proto.CircleID // whose room it is; 0: it is none
 	rooms    []*game        // in it, rooms[n-1] with the id NewRoomID(id, n)
 	programs []*rules.Program
-	asks     int   // opening.Templates and programs from here on open pools; see applyTemplates
-	board    board // of the live shard
+	asks     int      // opening.Templates and programs from here on open pools; see applyTemplates
+	hearing  *hearing // of the live shard; nil: nothing waits
+	board    board    // of the live shard
 }
 
 // pool is a question of a game.

@@ -9,6 +9,9 @@ import (
 
 // decide is the pool's side of a stake.
 func (s *Shard) decide(l *letter) {
+	if s.parks(l) {
+		return
+	}
 	p := s.pool(l.pool)
 	verdict := letter{kind: letterVerdict, account: l.account, request: l.request, refusal: p.refusal(l, s.seen)}
 	if verdict.refusal == proto.Accepted {
@@ -82,19 +85,27 @@ func (s *Shard) gameCommand(c *Command) {
 		s.showQuestions(c, g)
 	case Pace:
 		s.setPace(g, c.Every)
+	default:
+		s.hear(g, matter{command: *c, at: s.momentOf(c)})
+	}
+}
+
+// operate does what an operator wants of a game. at is the moment by which stakes were judged, if it has one.
+func (s *Shard) operate(c *Command, g *game, at proto.Time) {
+	switch c.Kind {
 	case OpenPool:
 		s.openPool(c, g)
 	case PostEvent:
-		s.postEvent(c, g)
+		s.postEvent(c, g, at)
 	case SetTemplates:
 		s.setTemplates(c, g)
 	default:
-		s.poolCommand(c, g)
+		s.poolCommand(c, g, at)
 	}
 }
 
 // poolCommand is what an operator does to a pool by hand.
-func (s *Shard) poolCommand(c *Command, g *game) {
+func (s *Shard) poolCommand(c *Command, g *game, at proto.Time) {
 	p := s.pool(c.Pool)
 	if p == nil {
 		s.refuse(c, proto.RefusedPoolUnknown)
@@ -104,7 +115,7 @@ func (s *Shard) poolCommand(c *Command, g *game) {
 	var refusal proto.Refusal
 	switch c.Kind {
 	case LockPool:
-		refusal = s.planLock(&plan, p, c.Args.(*proto.Locking))
+		refusal = planLock(&plan, p, at)
 	case SettlePool:
 		refusal = planSettle(&plan, p, c.Args.(*proto.Settlement))
 	case WithdrawOutcome:
@@ -136,7 +147,7 @@ func (p *pool) over() proto.Refusal {
 	return proto.Accepted
 }
 
-func (s *Shard) planLock(to *plan, p *pool, l *proto.Locking) proto.Refusal {
+func planLock(to *plan, p *pool, at proto.Time) proto.Refusal {
 	if refusal := p.over(); refusal != proto.Accepted {
 		return refusal
 	}
@@ -146,7 +157,7 @@ func (s *Shard) planLock(to *plan, p *pool, l *proto.Locking) proto.Refusal {
 	case proto.PoolProposed:
 		return proto.RefusedPoolProposed
 	}
-	to.lock(p, s.past(l.At))
+	to.lock(p, at)
 	return proto.Accepted
 }
 

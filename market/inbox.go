@@ -25,6 +25,8 @@ const (
 	letterResult                     // to the account: how its stake ended
 	letterSlice                      // to an account's shard: the results so far are one slice
 	letterPaid                       // back: they are paid
+	letterHear                       // to any shard: is all decided that arrived by a game's moment?
+	letterHeard                      // back: it is
 	letterAsk                        // to any shard: a question that several shards answer together
 	letterErrand                     // to a game or circle: what a player asks of it
 	letterAdmit                      // to the account: is it in the room's circle? It sends the errand back
@@ -43,6 +45,7 @@ type letter struct {
 	outcome proto.Outcome
 	from    uint16 // shard
 	account proto.AccountID
+	game    proto.GameID
 	pool    proto.PoolID
 	request proto.RequestID
 	seq     proto.Seq

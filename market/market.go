@@ -21,6 +21,8 @@
 // tell of were appended, so the journal's order respects cause and effect, and a prefix of it is
 // always a state that the market was in.
 //
+// What an event decides is decided by when stakes reached the host: hearing.go.
+//
 // Reading order: command.go (what comes in and goes out), shard.go (a turn), account.go and decide.go (the two
 // sides of a stake), lane.go (what a player is told), resolve.go (events), board.go (distributions), book.go (what records
 // add up to), record.go.
@@ -50,14 +52,15 @@ type Config struct {
 	Durability      string            // told in receipts
 	Now             func() proto.Time // stamps turns
 	Journal         Journal
-	Deliver         func(*Batch) // takes what a shard says; called on the shard's goroutine, borrows the batch
-	StakesPerSecond int          // that an account may send, and twice as many at once; 0: no limit
-	Interval        proto.Time   // default batching interval of odds; 0: 3 s
-	VoidAfter       proto.Time   // a pool unsettled for so long after its lock voids itself; 0: 24 h
-	ArchiveAfter    proto.Time   // an ended game leaves memory after so long; 0: 10 min
-	Moderate        bool         // questions to everyone in a game wait for an operator's approval
-	Reports         int          // of players suspend a question; 0: 3
-	ChallengeFor    proto.Time   // so long may be challenged whom the asker of a question names; 0: 10 min
+	Deliver         func(*Batch)             // takes what a shard says; called on the shard's goroutine, borrows the batch
+	Passed          func(at proto.Time) bool // reports whether all that reached the host by then has been submitted; nil: it always has
+	StakesPerSecond int                      // that an account may send, and twice as many at once; 0: no limit
+	Interval        proto.Time               // default batching interval of odds; 0: 3 s
+	VoidAfter       proto.Time               // a pool unsettled for so long after its lock voids itself; 0: 24 h
+	ArchiveAfter    proto.Time               // an ended game leaves memory after so long; 0: 10 min
+	Moderate        bool                     // questions to everyone in a game wait for an operator's approval
+	Reports         int                      // of players suspend a question; 0: 3
+	ChallengeFor    proto.Time               // so long may be challenged whom the asker of a question names; 0: 10 min
 }
 
 // Limits of the market.
@@ -86,6 +89,7 @@ type Market struct {
 	accounts atomic.Uint64 // the last account id given out
 	games    atomic.Uint64 // the last game id given out
 	circles  atomic.Uint64 // the last circle id given out
+	overdue  atomic.Uint64 // hearings that ended without all that should be heard
 	running  sync.WaitGroup
 	stop     chan struct{}
 }
@@ -234,8 +238,19 @@ func (m *Market) Stop() {
 	}
 }
 
-// settled reports whether all inboxes are empty and all that is due is paid; only for a market that does not run.
+// settled reports whether all inboxes are empty, all that is due is paid, and nothing waits for its hearing; only for a market
+// that does not run.
 func (m *Market) settled() bool {
+	for _, s := range m.shards {
+		if len(s.hearings) > 0 || len(s.fences) > 0 {
+			return false
+		}
+	}
+	return m.idle()
+}
+
+// idle reports whether nothing can be done before somebody submits something, or time passes.
+func (m *Market) idle() bool {
 	for _, s := range m.shards {
 		if !s.inbox.empty() || len(s.payings.queue) > 0 || s.payings.owed > 0 {
 			return false
@@ -251,7 +266,7 @@ func (s *Shard) run() {
 	defer timer.Stop()
 	for {
 		next := s.turn(s.config.Now())
-		if s.payings.ready() { // the next slice at once, after what has arrived meanwhile
+		if s.payings.ready() || next <= s.now { // at once, after what has arrived meanwhile
 			s.inbox.rouse()
 		}
 		timer.Reset(s.wait(next))

@@ -50,13 +50,13 @@ func (p *plan) open(g *game, o poolOpening) {
 }
 
 // postEvent resolves an event.
-func (s *Shard) postEvent(c *Command, g *game) {
+func (s *Shard) postEvent(c *Command, g *game, at proto.Time) {
 	e := *c.Args.(*proto.Event)
 	if refusal := eventRefusal(g, &e); refusal != proto.Accepted {
 		s.refuse(c, refusal)
 		return
 	}
-	e.At = s.past(e.At)
+	e.At = at
 	plan := &plan{}
 	s.resolve(plan, g, &e)
 	for _, room := range g.rooms {
@@ -239,6 +239,13 @@ func (p *pool) settledMessage(g *game, now proto.Time) *proto.Settled {
 
 // lockInTime locks a pool whose lock time has come.
 func (s *Shard) lockInTime(id proto.PoolID) {
+	if p := s.pool(id); p != nil {
+		s.hear(s.games[id.Game()], matter{lock: id, at: p.opening.LocksAt})
+	}
+}
+
+// lockDue locks it, unless something else has meanwhile.
+func (s *Shard) lockDue(id proto.PoolID) {
 	p := s.pool(id)
 	var plan plan
 	switch {

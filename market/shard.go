@@ -26,6 +26,12 @@ type Shard struct {
 	spoke  proto.Time // the last turn that said something, if only an empty batch
 	agenda agenda
 
+	turns    uint64                                   // so far
+	hearings []*hearing                               // of games here
+	heard    proto.Seq                                // numbers them
+	fences   []fence                                  // of games elsewhere
+	queueing map[proto.GameID]map[proto.AccountID]int // stakes that wait for the account's stake before them in a pool of the game
+
 	payings payingsLive // what ended stakes bring
 	batch   *Batch      // what this turn says
 	unsaid  []pending   // what earlier turns said and is not durable yet, in order
@@ -54,13 +60,17 @@ func newShard(c Config, m *Market, index int, seen proto.Seq) *Shard {
 	return &Shard{
 		book: newBook(), market: m, config: c, index: index, inbox: newInbox(), seen: seen,
 		batch: &Batch{}, letters: make([][]letter, c.Shards), questions: map[uint64]*question{},
-		payings: payingsLive{to: make([]bool, c.Shards)},
+		payings: payingsLive{to: make([]bool, c.Shards)}, queueing: map[proto.GameID]map[proto.AccountID]int{},
 	}
 }
 
 // turn does what there is to do at now, and returns when to look again at the latest.
 func (s *Shard) turn(now proto.Time) (next proto.Time) {
 	s.now = max(s.now, now)
+	s.turns++
+	for _, h := range s.hearings {
+		s.lookAtLoops(h, s.turns)
+	}
 	var seen proto.Seq
 	s.commands, s.incoming, seen = s.inbox.swap(s.commands, s.incoming)
 	s.seen = max(s.seen, seen)
@@ -72,6 +82,8 @@ func (s *Shard) turn(now proto.Time) (next proto.Time) {
 	}
 	s.incoming, s.commands = reuse(s.incoming), reuse(s.commands)
 	s.keepAppointments()
+	s.adjudicate()
+	s.answerFences()
 	s.payOut()
 	s.post()
 	s.speak()
@@ -81,7 +93,7 @@ func (s *Shard) turn(now proto.Time) (next proto.Time) {
 	if s.payings.ready() {
 		next = s.now
 	}
-	return next
+	return s.nextLook(next)
 }
 
 func (s *Shard) command(c *Command) {
@@ -104,6 +116,10 @@ func (s *Shard) open(l *letter) {
 		s.write(s.market.shards[l.from], &letter{kind: letterPaid})
 	case letterPaid:
 		s.payings.owed--
+	case letterHear:
+		s.fences = append(s.fences, fence{from: l.from, game: l.game, at: l.arrived, number: l.seq})
+	case letterHeard:
+		s.wasHeard(l)
 	case letterErrand:
 		s.openErrand(l.errand)
 	case letterAdmit:

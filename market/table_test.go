@@ -17,6 +17,8 @@ type table struct {
 	journal *memory
 	now     proto.Time
 	said    []Out
+	mark    proto.Time // what arrived later may not have been submitted yet; 0: all has
+	passing func()     // what loops submit before they say so
 }
 
 // memory is a journal that a test can hold back.
@@ -48,7 +50,13 @@ func reopen(t testing.TB, shards int, from *Replica, records [][]byte) *table {
 	tb := &table{t: t, journal: &memory{records: records}, now: start}
 	m, err := New(Config{
 		Shards: shards, Epoch: 1, Durability: "always", Journal: tb.journal,
-		Now:     func() proto.Time { return tb.now },
+		Now: func() proto.Time { return tb.now },
+		Passed: func(at proto.Time) bool {
+			if tb.passing != nil {
+				tb.passing()
+			}
+			return tb.mark == 0 || at <= tb.mark
+		},
 		Deliver: func(b *Batch) { tb.said = append(tb.said, b.Outs...) },
 	}, from)
 	if err != nil {
@@ -64,7 +72,10 @@ func reopen(t testing.TB, shards int, from *Replica, records [][]byte) *table {
 
 // turns lets all shards work until nothing is left to do but to wait for the journal.
 func (tb *table) turns() {
-	for again := true; again; again = !tb.m.settled() {
+	for again, waits := true, 0; again && waits < 8; again = !tb.m.settled() {
+		if tb.m.idle() {
+			waits++ // for the loops, or a few turns for an answer
+		}
 		for _, s := range tb.m.shards {
 			s.turn(tb.now)
 		}
