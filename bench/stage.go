@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -64,7 +65,9 @@ func (s *Scenario) Run(ctx context.Context, on Stage) (report *Report, err error
 	if credits == 0 {
 		credits = stageCredits
 	}
-	server, err := startServer(ctx, on.Binary, data, credits, append(append([]string{}, s.Serve...), on.Serve...), s.Users)
+	// After a storm or a stall, the stakes that are due fall on whoever is back first: that is the plan's doing, not a player's haste.
+	flags := slices.Concat([]string{"--stakes-per-second=0"}, s.Serve, on.Serve)
+	server, err := startServer(ctx, on.Binary, data, credits, flags, s.Users)
 	if err != nil {
 		return nil, err
 	}
