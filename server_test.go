@@ -206,7 +206,7 @@ func TestBadInput(t *testing.T) {
 		{"an outcome out of range", fmt.Sprintf(`{"type":"stake","id":17,"pool":%d,"outcome":3,"amount":100}`, open), "outcome_unknown", 17},
 		{"an outcome below 0", fmt.Sprintf(`{"type":"stake","id":18,"pool":%d,"outcome":-1,"amount":100}`, open), "outcome_unknown", 18},
 		{"no outcome", fmt.Sprintf(`{"type":"stake","id":19,"pool":%d,"amount":100}`, open), "outcome_unknown", 19},
-		{"a sale", fmt.Sprintf(`{"type":"sell","id":20,"pool":%d,"outcome":0,"amount":100}`, open), "pool_unsold", 20},
+		{"a sale", fmt.Sprintf(`{"type":"sell","id":20,"pool":%d,"outcome":0,"shares":100}`, open), "pool_unsold", 20},
 		{"malformed JSON", `{"type":"stake","id":21,`, "malformed", 0},
 		{"no JSON at all", `GET / HTTP/1.1`, "malformed", 0},
 		{"no id", `{"type":"games"}`, "malformed", 0},

@@ -99,6 +99,8 @@ func (m *testMarket) answer(c *market.Command) {
 		out.Kind, out.Receipt = market.OutReceipt, proto.Receipt{
 			ID: c.ID, T: 7, N: 1, Prediction: 5, Pool: c.Pool, Outcome: c.Outcome, Amount: c.Amount, Balance: 900, Arrived: c.Arrived, Durability: "always",
 		}
+	case market.Quote:
+		out.Message = &proto.Quote{ID: c.ID, T: 7, Pool: c.Pool, Outcome: c.Outcome, Amount: c.Amount, Shares: c.Shares}
 	case market.ShowPredictions:
 		out.Message = &proto.Predictions{ID: c.ID, T: 7, Predictions: make([]proto.Prediction, 100)}
 	case market.ShowAccount:
@@ -511,7 +513,8 @@ func TestRequests(t *testing.T) {
 		{"presence of what is not", `{"type":"presence","id":%d,"game":1000}`, "", proto.RefusedGameUnknown},
 		{"pools", `{"type":"pools","id":%d,"game":3}`, "pools", 0},
 		{"stake", `{"type":"stake","id":%d,"pool":196609,"outcome":0,"amount":1}`, "receipt", 0},
-		{"sell", `{"type":"sell","id":%d,"pool":196609,"outcome":0,"amount":1}`, "", proto.RefusedPoolUnsold},
+		{"sell", `{"type":"sell","id":%d,"pool":196609,"outcome":0,"shares":1}`, "", proto.RefusedPoolUnsold},
+		{"quote", `{"type":"quote","id":%d,"pool":196609,"outcome":0,"amount":1}`, "quote", 0},
 		{"account", `{"type":"account","id":%d}`, "account", 0},
 		{"predictions", `{"type":"predictions","id":%d}`, "predictions", 0},
 		{"friends", `{"type":"friends","id":%d,"pool":196609}`, "friends", 0},

@@ -204,6 +204,8 @@ func (l *loop) carryOut(s *session, r *proto.Request) proto.Refusal {
 		return l.submit(s, r, market.Stake)
 	case proto.RequestSell:
 		return l.submit(s, r, market.Sell)
+	case proto.RequestQuote:
+		return l.submit(s, r, market.Quote)
 	case proto.RequestAccount:
 		return l.submit(s, r, market.ShowAccount)
 	case proto.RequestPredictions:
@@ -224,7 +226,7 @@ func (l *loop) carryOut(s *session, r *proto.Request) proto.Refusal {
 func (l *loop) commandOf(s *session, r *proto.Request) market.Command {
 	return market.Command{
 		From: s.name(), ID: r.ID, Account: s.account, Arrived: l.now,
-		Game: r.Game, Pool: r.Pool, Outcome: r.Outcome, Amount: r.Amount, Other: r.Account,
+		Game: r.Game, Pool: r.Pool, Outcome: r.Outcome, Amount: r.Amount, Shares: r.Shares, Limit: r.Limit, Other: r.Account,
 	}
 }
 

@@ -36,7 +36,9 @@ type refusedStake struct {
 	pool    proto.PoolID
 	outcome proto.Outcome
 	sell    bool
-	amount  proto.Amount
+	amount  proto.Amount // of a stake
+	shares  proto.Shares // of a sale
+	limit   int64
 	arrived proto.Time
 	reason  proto.Refusal
 }
@@ -107,6 +109,8 @@ func (s *Shard) accountCommand(c *Command) {
 		s.follow(c, a)
 	case Unfollow:
 		s.unfollow(c, a)
+	case Quote:
+		s.askQuote(c, a)
 	case Ask, Resolve, Challenge, Report, ShowQuestions:
 		s.inquire(c, a)
 	case CreateCircle, JoinCircle, LeaveCircle, RemoveMember, ShowCircles, ShowCircle, EnterRoom:
@@ -186,7 +190,10 @@ func (s *Shard) transfer(c *Command, a *account) {
 // anything changed.
 func (s *Shard) stake(c *Command, a *account) {
 	live := s.lives(a)
-	asked := refusedStake{request: c.ID, pool: c.Pool, outcome: c.Outcome, amount: c.Amount, arrived: c.Arrived, sell: c.Kind == Sell}
+	asked := refusedStake{request: c.ID, pool: c.Pool, outcome: c.Outcome, amount: c.Amount, limit: c.Limit, arrived: c.Arrived}
+	if c.Kind == Sell {
+		asked.sell, asked.amount, asked.shares = true, 0, c.Shares
+	}
 	if s.repeated(&asked, a) {
 		return
 	}
@@ -213,10 +220,19 @@ func (s *Shard) stake(c *Command, a *account) {
 
 // askPool lets the pool's shard decide a stake that is held.
 func (s *Shard) askPool(a *account, asked *refusedStake) {
-	l := letter{kind: letterDecide, sell: asked.sell, account: a.id, pool: asked.pool, outcome: asked.outcome, request: asked.request,
-		amount: asked.amount, arrived: asked.arrived, circles: a.circles}
-	l.staked, l.backs = a.position(asked.pool)
+	l := a.letter(asked)
 	s.write(s.market.shardOfGame(asked.pool.Game()), &l)
+}
+
+// letter asks for a stake or a sale, with what the pool wants to know of the account.
+func (a *account) letter(asked *refusedStake) letter {
+	l := letter{kind: letterDecide, sell: asked.sell, account: a.id, pool: asked.pool, outcome: asked.outcome, request: asked.request,
+		amount: asked.amount, shares: asked.shares, limit: asked.limit, arrived: asked.arrived, circles: a.circles}
+	if asked.sell {
+		l.selling = a.offer(newPlace(asked.pool, asked.outcome), asked.shares)
+	}
+	l.staked, l.backs = a.position(asked.pool)
+	return l
 }
 
 // fast reports whether an account stakes faster than it may by the arrival of its requests, and counts its request if not. It may
@@ -237,11 +253,15 @@ func (s *Shard) fast(live *live, arrived proto.Time) bool {
 // refusal is the account's side of the rules.
 func (a *account) refusal(asked *refusedStake) proto.Refusal {
 	switch {
-	case !asked.amount.Valid():
+	case asked.sell && !asked.shares.Valid():
+		return proto.RefusedSharesInvalid
+	case asked.sell && len(a.live.holds) < ticketsOpenMax:
+		return proto.Accepted
+	case !asked.sell && !asked.amount.Valid():
 		return proto.RefusedAmountInvalid
 	case len(a.tickets)+len(a.live.holds) >= ticketsOpenMax:
 		return proto.RefusedTicketsMany
-	case !asked.sell && asked.amount > a.free():
+	case asked.amount > a.free():
 		return proto.RefusedFundsShort
 	}
 	return proto.Accepted
@@ -253,6 +273,14 @@ func (s *Shard) repeated(asked *refusedStake, a *account) bool {
 	if t := a.requested(asked.request); t != nil {
 		if !asked.sell && t.on == newPlace(asked.pool, asked.outcome) && t.amount == asked.amount {
 			s.receipt(a, t, asked.arrived)
+		} else {
+			s.refuseStake(a, asked.request, proto.RefusedRequestReused)
+		}
+		return true
+	}
+	if sold := a.sold(asked.request); sold != nil {
+		if asked.sell && sold.on == newPlace(asked.pool, asked.outcome) && sold.shares == asked.shares {
+			s.receiptOfSale(a, sold, asked.arrived)
 		} else {
 			s.refuseStake(a, asked.request, proto.RefusedRequestReused)
 		}
@@ -286,7 +314,8 @@ func (s *Shard) repeated(asked *refusedStake, a *account) bool {
 }
 
 func (r *refusedStake) same(other *refusedStake) bool {
-	return r.pool == other.pool && r.outcome == other.outcome && r.amount == other.amount && r.sell == other.sell
+	return r.pool == other.pool && r.outcome == other.outcome && r.amount == other.amount && r.sell == other.sell &&
+		r.shares == other.shares
 }
 
 // remember keeps a refusal for the request's repetition.
@@ -323,8 +352,20 @@ func (s *Shard) tellVerdict(a *account, h *hold, l *letter) {
 		}
 		return
 	}
+	if h.sell {
+		sold := sale{seq: l.seq, request: h.request, on: newPlace(h.pool, h.outcome), shares: h.shares, cash: l.amount}
+		a.sell(sold, a.offer(sold.on, sold.shares).parts)
+		for range 1 + h.repeats {
+			s.receiptOfSale(a, &sold, h.arrived)
+		}
+		return
+	}
 	t := ticket{seq: l.seq, request: h.request, on: newPlace(h.pool, h.outcome), amount: h.amount}
-	a.pay(t)
+	if l.shares > 0 {
+		a.buy(t, l.shares)
+	} else {
+		a.pay(t)
+	}
 	for range 1 + h.repeats {
 		s.receipt(a, &t, h.arrived)
 	}
@@ -346,8 +387,18 @@ func (s *Shard) askNext(a *account, in proto.PoolID) {
 
 // receipt tells the account that its prediction stands.
 func (s *Shard) receipt(a *account, t *ticket, arrived proto.Time) {
-	s.tell(a, private{kind: privateReceipt, id: t.request, prediction: t.seq, pool: t.on.pool(), outcome: t.on.outcome(),
-		amount: t.amount, value: int64(arrived)})
+	p := private{kind: privateReceipt, id: t.request, prediction: t.seq, pool: t.on.pool(), outcome: t.on.outcome(),
+		amount: t.amount, lag: lag(s.now, arrived)}
+	if h := a.holding(t.seq); h != nil {
+		p.value = int64(h.bought)
+	}
+	s.tell(a, p)
+}
+
+// receiptOfSale tells the account that its shares are sold.
+func (s *Shard) receiptOfSale(a *account, sold *sale, arrived proto.Time) {
+	s.tell(a, private{kind: privateSold, id: sold.request, prediction: sold.seq, pool: sold.on.pool(), outcome: sold.on.outcome(),
+		amount: sold.cash, value: int64(sold.shares), lag: lag(s.now, arrived)})
 }
 
 // refuseStake tells the account that its prediction does not stand.
@@ -376,7 +427,7 @@ func (s *Shard) showAccount(c *Command, a *account) {
 	m := &proto.Account{ID: c.ID, T: s.now, Account: a.id, Name: a.name, Balance: a.free(), Held: a.balance - a.free(),
 		Following: slices.Clone(a.following)}
 	for i := range a.tickets {
-		m.Staked += a.tickets[i].amount
+		m.Staked += a.cost(&a.tickets[i])
 	}
 	if a.live != nil {
 		m.N = a.live.n

@@ -62,6 +62,9 @@ func (s *Shard) publish(id proto.GameID, due proto.Time) {
 
 // odds are what stands on each outcome.
 func (p *pool) odds() []proto.Odd {
+	if p.dynamic != nil {
+		return p.dynamicOdds()
+	}
 	net := p.net()
 	odds := make([]proto.Odd, len(p.outcomes))
 	for i, on := range p.outcomes {
@@ -71,9 +74,10 @@ func (p *pool) odds() []proto.Odd {
 }
 
 func (p *pool) show() proto.Pool {
-	shown := proto.Pool{Pool: p.id, Question: p.opening.Question, Labels: p.opening.Labels, State: p.state, LocksAt: p.opening.LocksAt,
-		Takeout: p.opening.Takeout, Odds: p.odds(), Winners: slices.Clone(p.winners), Unit: p.opening.Unit, AccountMax: p.opening.AccountMax,
-		Carried: p.carried, Refunded: p.ended.Refunded, CarriedTo: p.ended.CarriedTo, Asked: p.showAsked()}
+	shown := proto.Pool{Pool: p.id, Kind: p.opening.Kind, Variant: p.variant(), Question: p.opening.Question, Labels: p.opening.Labels,
+		State: p.state, LocksAt: p.opening.LocksAt, Takeout: p.opening.Takeout, Odds: p.odds(), Winners: slices.Clone(p.winners),
+		Unit: p.opening.Unit, AccountMax: p.opening.AccountMax, Carried: p.carried, Refunded: p.ended.Refunded, CarriedTo: p.ended.CarriedTo,
+		Asked: p.showAsked()}
 	for o := range p.outcomes {
 		if p.withdrawn>>o&1 != 0 {
 			shown.Withdrawn = append(shown.Withdrawn, proto.Outcome(o))

@@ -30,6 +30,7 @@ type account struct {
 	balance   proto.Amount   // ≥ 0
 	tickets   []ticket       // open ones, by sequence number
 	closed    []closedTicket // the last closedMax, by sequence number
+	trades    *trades        // in dynamic pools; nil for most
 	following []proto.Friend
 	circles   *[]proto.CircleName // by id; nil: none
 	live      *live               // nil in a replica
@@ -63,6 +64,7 @@ type pool struct {
 	carried   proto.Amount // from earlier pools
 	latest    proto.Time   // arrival of a stake
 	outcomes  []standing
+	dynamic   *dynamic       // of a dynamic pool
 	stakes    stakes         // none once settled or voided
 	first     proto.Seq      // of the record that opened it; stakes count from here
 	opened    proto.Time     // of that record
@@ -205,6 +207,14 @@ func (b *book) addPool(seq proto.Seq, p *pool) error {
 		return fmt.Errorf("apply record %d: pool %d does not follow the pools of its game", seq, p.id)
 	}
 	p.outcomes = make([]standing, len(p.opening.Labels))
+	if p.opening.Kind == proto.KindDynamic {
+		seeded := false
+		if p.dynamic, seeded = newDynamic(&p.opening.PoolOpening); !seeded {
+			return fmt.Errorf("apply record %d: pool %d cannot be seeded", seq, p.id)
+		}
+		p.gross = p.dynamic.Total
+		b.house -= p.gross
+	}
 	g.pools = append(g.pools, p)
 	return g.ready(p)
 }
@@ -292,6 +302,10 @@ func (b *book) applyPool(seq proto.Seq, r *record, pay func(*paying)) error {
 		}
 		p.state = proto.PoolVoided
 		b.passOn(p, p.carried)
+		if p.dynamic != nil {
+			b.house += p.refundDynamic(pay)
+			break
+		}
 		p.pay(p.refunds(allOutcomes, proto.RefundVoid), pay)
 	case recordWithdrawn:
 		var withdrawal proto.OutcomeWithdrawal
@@ -345,8 +359,7 @@ func (p *pool) count(o proto.Outcome, amount proto.Amount, backs uint64) {
 
 // settle ends every stake of the pool.
 func (b *book) settle(p *pool, winners []proto.Outcome, pay func(*paying)) {
-	heir := b.heir(p)
-	r := p.reckon(winners, heir != nil)
+	r := p.reckon(winners, b.heir(p) != nil)
 	p.winners, p.state, p.paid, p.ended = winners, proto.PoolSettled, r.paid, r.ending
 	b.house += r.Takeout + r.Breakage - r.Minus
 	if r.Refunded {
@@ -365,7 +378,7 @@ func (b *book) heir(p *pool) *pool {
 		return nil
 	}
 	fits := func(q *pool) bool {
-		return q != nil && !q.done() && p.gross+p.carried <= proto.AmountMax-q.gross-q.carried
+		return q != nil && !q.done() && q.dynamic == nil && p.gross+p.carried <= proto.AmountMax-q.gross-q.carried
 	}
 	if to := p.opening.CarryTo; to != 0 {
 		if q := b.pool(to); fits(q) {
@@ -417,16 +430,14 @@ func (p *pool) lock(at proto.Time, pay func(*paying)) {
 		outcome proto.Outcome
 	}
 	gone := map[backing]bool{}
-	for s := range p.stakes.all() {
-		if y.ends(s) {
-			y.due += s.amount()
-			p.gross -= s.amount()
-			p.outcomes[s.outcome()].staked -= s.amount()
+	for i := p.stakes.len() - 1; i >= 0; i-- { // the last first: a dynamic pool goes back as it came
+		if s := p.stakes.at(i); y.ends(s) && !p.soldOut(i) {
+			y.due += p.undo(i, s)
 			gone[backing{s.account(), s.outcome()}] = true
 		}
 	}
-	for s := range p.stakes.all() {
-		if p.counts(s) {
+	for i := range p.stakes.len() {
+		if s := p.stakes.at(i); p.counts(s) && !p.soldOut(i) {
 			delete(gone, backing{s.account(), s.outcome()})
 		}
 	}
@@ -434,6 +445,16 @@ func (p *pool) lock(at proto.Time, pay func(*paying)) {
 		p.outcomes[b.outcome].backers--
 	}
 	p.pay(y, pay)
+}
+
+// undo takes back a stake that should not have been accepted, and returns what is paid for it.
+func (p *pool) undo(i int, s stake) proto.Amount {
+	if p.dynamic != nil {
+		return p.undoDynamic(i, s)
+	}
+	p.gross -= s.amount()
+	p.outcomes[s.outcome()].staked -= s.amount()
+	return s.amount()
 }
 
 // withdraw takes an outcome out of the pool.
@@ -471,6 +492,9 @@ func (p *pool) pay(y *paying, pay func(*paying)) {
 func (p *pool) payingDone() {
 	if p.payings--; p.payings == 0 && p.done() {
 		p.stakes = stakes{}
+		if p.dynamic != nil {
+			p.dynamic.lots = nil
+		}
 	}
 }
 

@@ -51,13 +51,14 @@ const (
 	Withdraw    // Amount
 	Attach      // the session receives the account's private lane, and is welcomed; Epoch and N resume
 	Detach      // the session is gone
-	Stake       // Pool, Outcome, Amount, ID, Arrived
-	Sell        // as Stake, Amount in shares
+	Stake       // Pool, Outcome, Amount, ID, Arrived, Limit
+	Sell        // Pool, Outcome, Shares, ID, Arrived, Limit
 	ShowAccount
 	ShowPredictions
 	ShowFriends // Pool
 	Follow      // Other
 	Unfollow    // Other
+	Quote       // Pool, Outcome, Arrived, and Amount to stake or Shares to sell
 
 	Ask           // Game; Args *proto.Question
 	Resolve       // Pool; Args *proto.Settlement
@@ -103,6 +104,8 @@ type Command struct {
 	Pool    proto.PoolID
 	Circle  proto.CircleID
 	Amount  proto.Amount
+	Shares  proto.Shares
+	Limit   int64 // see proto.Request
 	Arrived proto.Time
 	Every   proto.Time
 	Epoch   uint64

@@ -16,10 +16,23 @@ func (s *Shard) decide(l *letter) {
 	verdict := letter{kind: letterVerdict, account: l.account, request: l.request, refusal: p.refusal(l, s.seen)}
 	if verdict.refusal == proto.Accepted {
 		r := record{kind: recordStaked, time: s.now, id: uint64(l.account), pool: l.pool, request: l.request,
-			arrived: l.arrived, amount: l.amount, outcome: l.outcome}
+			arrived: l.arrived, amount: l.amount, shares: l.shares, outcome: l.outcome}
+		switch {
+		case l.sell:
+			r.kind = recordSold
+		case p.dynamic != nil:
+			r.kind = recordBought
+		}
 		s.record(r)
-		verdict.seq = s.commit()
-		p.take(verdict.seq, &r, l.backs)
+		verdict.seq, verdict.amount, verdict.shares = s.commit(), l.amount, l.shares
+		switch r.kind {
+		case recordSold:
+			p.sell(&r, l.selling)
+		case recordBought:
+			p.buy(verdict.seq, &r, l.backs)
+		default:
+			p.take(verdict.seq, &r, l.backs)
+		}
 		s.change(p)
 	}
 	s.write(s.market.shardOfAccount(l.account), &verdict)
@@ -31,7 +44,7 @@ func (p *pool) refusal(l *letter, seen proto.Seq) proto.Refusal {
 	switch {
 	case p == nil:
 		return proto.RefusedPoolUnknown
-	case l.sell:
+	case l.sell && !p.buysBack():
 		return proto.RefusedPoolUnsold
 	case p.state == proto.PoolSettled:
 		return proto.RefusedPoolSettled
@@ -45,6 +58,8 @@ func (p *pool) refusal(l *letter, seen proto.Seq) proto.Refusal {
 		return proto.RefusedOutcomeUnknown
 	case p.withdrawn>>l.outcome&1 != 0:
 		return proto.RefusedOutcomeWithdrawn
+	case l.sell:
+		return p.price(l)
 	case l.amount < p.opening.StakeMin:
 		return proto.RefusedStakeSmall
 	case p.opening.StakeMax != 0 && l.amount > p.opening.StakeMax:
@@ -57,6 +72,10 @@ func (p *pool) refusal(l *letter, seen proto.Seq) proto.Refusal {
 		return proto.RefusedLateFull
 	case l.amount > proto.AmountMax-p.gross-p.carried, seen-p.first >= stakeSeqMax:
 		return proto.RefusedPoolFull
+	case p.dynamic != nil:
+		return p.price(l)
+	case l.limit > 0 && int64(p.after(l).Multiplier) < l.limit:
+		return proto.RefusedLimitMissed
 	}
 	return proto.Accepted
 }
@@ -200,6 +219,8 @@ func planWithdraw(to *plan, p *pool, w *proto.OutcomeWithdrawal) proto.Refusal {
 		return refusal
 	}
 	switch {
+	case p.dynamic != nil:
+		return proto.RefusedPoolDynamic
 	case p.state == proto.PoolProposed:
 		return proto.RefusedPoolProposed
 	case int(w.Outcome) >= len(p.outcomes):
@@ -293,7 +314,7 @@ func (s *Shard) openingRefusal(g *game, o *proto.PoolOpening) proto.Refusal {
 	case o.LocksAt != 0 && o.LocksAt <= s.now:
 		return proto.RefusedLockPast
 	}
-	return proto.Accepted
+	return kindRefusal(o)
 }
 
 // limitsFit reports whether takeout and the limits of one stake are in range; amounts of 0 are no limits.

@@ -91,9 +91,10 @@ func (s *Shard) answer(q *asking) {
 			continue
 		}
 		friend.Name = a.name
-		for _, t := range a.tickets {
+		for i := range a.tickets {
+			t := &a.tickets[i]
 			if q.pool != 0 && t.on.pool() == q.pool {
-				q.stakes = append(q.stakes, proto.FriendPrediction{Account: a.id, Name: a.name, Outcome: t.on.outcome(), Amount: t.amount})
+				q.stakes = append(q.stakes, proto.FriendPrediction{Account: a.id, Name: a.name, Outcome: t.on.outcome(), Amount: a.cost(t), Shares: a.sharesOf(t)})
 			}
 		}
 	}

@@ -21,6 +21,7 @@ type letterKind uint8
 
 const (
 	letterDecide   letterKind = iota // to the pool: may this stake in? The account has held it
+	letterQuote                      // to the pool: what would this stake come to? It answers the session
 	letterVerdict                    // to the account: refusal, or accepted as seq
 	letterResult                     // to the account: how its stake ended
 	letterSlice                      // to an account's shard: the results so far are one slice
@@ -50,10 +51,13 @@ type letter struct {
 	request proto.RequestID
 	seq     proto.Seq
 	amount  proto.Amount
+	shares  proto.Shares // of a sale, or bought
+	limit   int64        // the least that is agreed to
 	payout  proto.Amount
 	arrived proto.Time
 	staked  proto.Amount // what the account has in this pool already
 	backs   uint64       // the outcomes that it backs there, a bit each
+	selling *selling
 	asking  *asking
 	circles *[]proto.CircleName // of the account; never changed
 	errand  *errand

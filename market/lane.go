@@ -1,6 +1,10 @@
 package market
 
-import "tote/server/proto"
+import (
+	"math"
+
+	"tote/server/proto"
+)
 
 // private is one message of an account's private lane, as small as it can be kept for a client that resumes.
 type private struct {
@@ -8,13 +12,14 @@ type private struct {
 	refusal    proto.Refusal
 	outcome    proto.Outcome
 	reason     proto.RefundReason
+	lag        int32 // of a receipt: microseconds since its request reached the host
 	t          proto.Time
 	id         proto.RequestID // of a receipt or refusal
 	prediction proto.Seq
 	pool       proto.PoolID
 	amount     proto.Amount // staked, or the change of the balance
 	balance    proto.Amount // afterwards, free to stake
-	value      int64        // arrival of a receipt's request, what a payout brings, or a question's state
+	value      int64        // shares of a receipt, what a payout brings, or a question's state
 }
 
 type privateKind uint8
@@ -26,7 +31,13 @@ const (
 	privateRefund
 	privateBalance
 	privateQuestion
+	privateSold
 )
+
+// lag is how long before now a request has arrived. A shard is never half an hour behind; nor a request ahead of it.
+func lag(now, arrived proto.Time) int32 {
+	return int32(min(max(now-arrived, math.MinInt32), math.MaxInt32))
+}
 
 // laneMax is how many private messages are kept for an account, while the server lives. A client that was away
 // for longer asks for its account and predictions.
@@ -73,7 +84,10 @@ func (s *Shard) say(to Session, n uint64, p *private) {
 	case privateReceipt:
 		o.Kind = OutReceipt
 		o.Receipt = proto.Receipt{ID: p.id, T: p.t, N: n, Prediction: p.prediction, Pool: p.pool, Outcome: p.outcome, Amount: p.amount,
-			Balance: p.balance, Arrived: proto.Time(p.value), Durability: s.config.Durability}
+			Shares: proto.Shares(p.value), Balance: p.balance, Arrived: p.t - proto.Time(p.lag), Durability: s.config.Durability}
+	case privateSold:
+		o.Message = &proto.Sold{ID: p.id, T: p.t, N: n, Sale: p.prediction, Pool: p.pool, Outcome: p.outcome, Shares: proto.Shares(p.value),
+			Amount: p.amount, Balance: p.balance, Arrived: p.t - proto.Time(p.lag), Durability: s.config.Durability}
 	case privateRefused:
 		o.Kind = OutRefused
 		o.Refused = proto.Refused{ID: p.id, T: p.t, N: n, Reason: p.refusal}

@@ -30,10 +30,8 @@ func TestStakesRefused(t *testing.T) {
 
 		late := tb.stakeOf(1, ada, 30, timed, 0, 10)
 		late.Arrived = tb.now + proto.Second + 1
-		sell := tb.stakeOf(1, ada, 31, open, 0, 10)
-		sell.Kind = Sell
-		sellNowhere := tb.stakeOf(1, ada, 32, open+99, 0, 10)
-		sellNowhere.Kind = Sell
+		sell := tb.saleOf(1, ada, 31, open, 0, 10)
+		sellNowhere := tb.saleOf(1, ada, 32, open+99, 0, 10)
 		stranger := tb.stakeOf(1, 999, 33, open, 0, 10)
 		records := len(tb.journal.records)
 		for _, row := range []struct {
@@ -59,6 +57,7 @@ func TestStakesRefused(t *testing.T) {
 			{"arrived after the lock", late, proto.RefusedPoolLocked},
 			{"a used id", tb.stakeOf(1, ada, 7, open, 0, 101), proto.RefusedRequestReused},
 			{"selling in a parimutuel pool", sell, proto.RefusedPoolUnsold},
+			{"selling nothing", tb.saleOf(1, ada, 34, open, 0, 0), proto.RefusedSharesInvalid},
 			{"selling nowhere", sellNowhere, proto.RefusedPoolUnknown},
 			{"nobody's account", stranger, proto.RefusedAccountUnknown},
 		} {
@@ -740,15 +739,18 @@ func play(t testing.TB, shards int, seed uint64, steps int) *table {
 	for range 4 {
 		games = append(games, tb.game())
 		pools = append(pools, tb.pool(games[len(games)-1], proto.PoolOpening{Takeout: uint16(r.IntN(3000)), StakeMax: 900}))
+		pools = append(pools, tb.pool(games[len(games)-1], randomDynamic(r)))
 	}
 	request := proto.RequestID(100)
 	for range steps {
 		p := pools[r.IntN(len(pools))]
-		switch r.IntN(12) {
+		switch r.IntN(13) {
+		case 12:
+			pools = append(pools, tb.pool(games[r.IntN(len(games))], randomDynamic(r)))
 		case 0:
 			pools = append(pools, tb.pool(games[r.IntN(len(games))], proto.PoolOpening{Takeout: uint16(r.IntN(3000)), LocksAt: tb.now + proto.Time(1+r.IntN(9_000_000))}))
 		case 1:
-			tb.do(Command{Kind: LockPool, From: desk, Pool: p, Args: &proto.Locking{}})
+			tb.do(Command{Kind: LockPool, From: desk, Pool: p, Args: &proto.Locking{At: tb.now - proto.Time(r.IntN(2)*r.IntN(8_000_000))}})
 		case 2:
 			tb.do(Command{Kind: SettlePool, From: desk, Pool: p, Args: &proto.Settlement{Winners: []proto.Outcome{proto.Outcome(r.IntN(4))}}})
 		case 3:
@@ -765,6 +767,12 @@ func play(t testing.TB, shards int, seed uint64, steps int) *table {
 				request++
 				stakes = append(stakes, tb.stakeOf(n, players[n], request-proto.RequestID(r.IntN(3)), pools[r.IntN(len(pools))],
 					proto.Outcome(r.IntN(4)), proto.Amount(r.IntN(700))))
+				if c := &stakes[len(stakes)-1]; r.IntN(3) == 0 {
+					c.Kind, c.Amount, c.Shares = Sell, 0, proto.Shares(r.IntN(1<<r.IntN(30)))
+				}
+				if r.IntN(4) == 0 {
+					stakes[len(stakes)-1].Limit = r.Int64N(3000)
+				}
 			}
 			tb.do(stakes...)
 		}

@@ -83,11 +83,14 @@ func (y *paying) step(budget *int, end func(result)) (over bool) {
 			*budget -= lookCost
 			y.at++
 		case y.counts:
-			y.count(y.pool.stakes.at(y.at))
+			y.count(y.at)
+			*budget -= lookCost
+			y.at++
+		case y.pool.soldOut(y.at):
 			*budget -= lookCost
 			y.at++
 		default:
-			r := y.end(y.pool.stakes.at(y.at))
+			r := y.end(y.at)
 			y.due -= r.payout
 			end(r)
 			*budget -= payCost
@@ -99,9 +102,10 @@ func (y *paying) step(budget *int, end func(result)) (over bool) {
 	return true
 }
 
-func (y *paying) count(s stake) {
+func (y *paying) count(i int) {
+	s := y.pool.stakes.at(i)
 	if o := s.outcome(); y.won>>o&1 != 0 {
-		y.shares[y.of[o]].count(s.amount())
+		y.shares[y.of[o]].count(y.measure(i, s))
 	}
 }
 
@@ -117,9 +121,12 @@ func (y *paying) nextWalk() {
 }
 
 // end is how one stake ends.
-func (y *paying) end(s stake) result {
-	r := y.result
+func (y *paying) end(i int) result {
+	s, r := y.pool.stakes.at(i), y.result
 	r.account, r.seq, r.outcome, r.amount = s.account(), y.pool.seq(s), s.outcome(), s.amount()
+	if y.pool.dynamic != nil {
+		return y.endDynamic(i, r)
+	}
 	switch {
 	case r.state == proto.PredictionRefunded:
 		r.payout = r.amount

@@ -58,6 +58,9 @@ func (p *pool) net() proto.Amount { return p.gross - takeout(p.gross, p.opening.
 // reckon works out the pool's end. carry says whether there is a pool to carry to where nobody backed the winners; what is carried
 // does not pay takeout again: there, takeout is of that pool's own stakes.
 func (p *pool) reckon(winners []proto.Outcome, carry bool) (r reckoning) {
+	if p.dynamic != nil {
+		return p.reckonDynamic(winners)
+	}
 	var sum proto.Amount // staked on winners
 	for _, o := range winners {
 		if staked := p.outcomes[o].staked; staked > 0 {

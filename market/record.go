@@ -26,6 +26,10 @@ const (
 	recordArchived      recordKind = 12
 	recordWithdrawn     recordKind = 20 // an outcome of a pool
 
+	// 30 to 39: dynamic pools.
+	recordBought recordKind = 30
+	recordSold   recordKind = 31 // amount: what the shares brought
+
 	// 40 to 59: questions and circles.
 	recordAsked         recordKind = 40
 	recordApproved      recordKind = 41
@@ -47,6 +51,7 @@ const (
 //	│ kind 1 │ time 8 │ id 8    │ body                                                 │
 //	├────────┼────────┼─────────┼──────────────────────────────────────────────────────┤
 //	│ staked │        │ account │ pool 8, request 8, arrived 8, amount 8, outcome 1    │
+//	│ bought, sold    │ account │ as staked, then shares 8                             │
 //	│ deposited       │ account │ amount 8                                             │
 //	│ (un)followed    │ account │ other 8, name                                        │
 //	│ all others      │ account, game or pool │ JSON                                   │
@@ -59,6 +64,7 @@ type record struct {
 	request proto.RequestID
 	arrived proto.Time
 	amount  proto.Amount
+	shares  proto.Shares
 	outcome proto.Outcome
 	other   proto.AccountID
 	name    string
@@ -76,6 +82,7 @@ type poolOpening struct {
 const (
 	headerSize = 1 + 8 + 8
 	stakedSize = headerSize + 8 + 8 + 8 + 8 + 1
+	tradedSize = stakedSize + 8
 )
 
 // append encodes the record behind its length, as the journal takes it.
@@ -85,12 +92,15 @@ func (r *record) append(b []byte) []byte {
 	b = binary.LittleEndian.AppendUint64(b, uint64(r.time))
 	b = binary.LittleEndian.AppendUint64(b, r.id)
 	switch r.kind {
-	case recordStaked:
+	case recordStaked, recordBought, recordSold:
 		b = binary.LittleEndian.AppendUint64(b, uint64(r.pool))
 		b = binary.LittleEndian.AppendUint64(b, uint64(r.request))
 		b = binary.LittleEndian.AppendUint64(b, uint64(r.arrived))
 		b = binary.LittleEndian.AppendUint64(b, uint64(r.amount))
 		b = append(b, byte(r.outcome))
+		if r.kind != recordStaked {
+			b = binary.LittleEndian.AppendUint64(b, uint64(r.shares))
+		}
 	case recordDeposited:
 		b = binary.LittleEndian.AppendUint64(b, uint64(r.amount))
 	case recordFollowed, recordUnfollowed:
@@ -119,6 +129,8 @@ func (r *record) decode(b []byte) error {
 	switch r.kind {
 	case recordStaked:
 		want = stakedSize - headerSize
+	case recordBought, recordSold:
+		want = tradedSize - headerSize
 	case recordDeposited, recordFollowed, recordUnfollowed:
 		want = 8
 	}
@@ -126,9 +138,12 @@ func (r *record) decode(b []byte) error {
 		return fmt.Errorf("decode a record of kind %d: %d bytes are too few", r.kind, len(b))
 	}
 	switch r.kind {
-	case recordStaked:
+	case recordStaked, recordBought, recordSold:
 		r.pool, r.request = proto.PoolID(word(0)), proto.RequestID(word(1))
 		r.arrived, r.amount, r.outcome = proto.Time(word(2)), proto.Amount(word(3)), proto.Outcome(body[32])
+		if r.kind != recordStaked {
+			r.shares = proto.Shares(binary.LittleEndian.Uint64(body[33:]))
+		}
 	case recordDeposited:
 		r.amount = proto.Amount(word(0))
 	case recordFollowed, recordUnfollowed:

@@ -78,8 +78,10 @@ func (r *Replica) Apply(seq uint64, b []byte) error {
 func (r *Replica) apply(seq proto.Seq, rec *record) error {
 	id := proto.AccountID(rec.id)
 	switch {
-	case rec.kind == recordStaked:
+	case rec.kind == recordStaked, rec.kind == recordBought:
 		return r.applyStake(seq, rec)
+	case rec.kind == recordSold:
+		return r.applySale(seq, rec)
 	case rec.ofAccount():
 		r.sum.accounts -= r.balanceOf(id)
 		err := r.applyAccount(seq, rec)
@@ -103,6 +105,9 @@ func (r *Replica) apply(seq proto.Seq, rec *record) error {
 		for budget := turnCost; !y.step(&budget, end); budget = turnCost {
 		}
 	})
+	if rec.kind == recordPoolOpened && err == nil { // seeds
+		touched[0] = r.pool(proto.PoolID(rec.id))
+	}
 	for _, p := range touched {
 		if p != nil {
 			r.sum.pools += p.held()
@@ -117,16 +122,41 @@ func (r *Replica) apply(seq proto.Seq, rec *record) error {
 
 func (r *Replica) applyStake(seq proto.Seq, rec *record) error {
 	a, p := r.accounts[proto.AccountID(rec.id)], r.pool(rec.pool)
-	if a == nil || p == nil || p.done() || int(rec.outcome) >= len(p.outcomes) || a.balance < rec.amount {
+	if a == nil || p == nil || p.done() || int(rec.outcome) >= len(p.outcomes) || a.balance < rec.amount ||
+		(p.dynamic != nil) != (rec.kind == recordBought) || rec.kind == recordBought && !rec.shares.Valid() {
 		return fmt.Errorf("apply stake %d: %d of account %d on outcome %d of pool %d is not possible", seq, rec.amount, rec.id,
 			rec.outcome, rec.pool)
 	}
 	balance, gross := a.balance, p.gross
 	_, backs := a.position(rec.pool)
-	p.take(seq, rec, backs)
-	a.pay(ticket{seq: seq, request: rec.request, on: newPlace(rec.pool, rec.outcome), amount: rec.amount})
+	t := ticket{seq: seq, request: rec.request, on: newPlace(rec.pool, rec.outcome), amount: rec.amount}
+	if p.dynamic != nil {
+		p.buy(seq, rec, backs)
+		a.buy(t, rec.shares)
+	} else {
+		p.take(seq, rec, backs)
+		a.pay(t)
+	}
 	r.sum.accounts += a.balance - balance
 	r.sum.pools += p.gross - gross
+	return nil
+}
+
+func (r *Replica) applySale(seq proto.Seq, rec *record) error {
+	a, p := r.accounts[proto.AccountID(rec.id)], r.pool(rec.pool)
+	on := newPlace(rec.pool, rec.outcome)
+	var from *selling
+	if a != nil {
+		from = a.offer(on, rec.shares)
+	}
+	if a == nil || p == nil || p.done() || !p.buysBack() || rec.shares <= 0 || from.held < rec.shares || rec.amount > p.gross {
+		return fmt.Errorf("apply sale %d: %d shares of account %d on outcome %d of pool %d for %d is not possible", seq, rec.shares, rec.id,
+			rec.outcome, rec.pool, rec.amount)
+	}
+	p.sell(rec, from)
+	a.sell(sale{seq: seq, request: rec.request, on: on, shares: rec.shares, cash: rec.amount}, from.parts)
+	r.sum.accounts += rec.amount
+	r.sum.pools -= rec.amount
 	return nil
 }
 
@@ -250,18 +280,26 @@ func (b *book) checkPool(p *pool) (n int, err error) {
 	}
 	fresh := pool{outcomes: make([]standing, len(p.outcomes))}
 	backed := map[proto.AccountID]uint64{}
-	for s := range p.stakes.all() {
-		if !p.counts(s) {
+	for i := range p.stakes.len() {
+		s := p.stakes.at(i)
+		if !p.counts(s) || p.soldOut(i) {
 			continue
 		}
 		n++
 		fresh.count(s.outcome(), s.amount(), backed[s.account()])
 		backed[s.account()] |= 1 << s.outcome()
-		if !b.holds(p, s) {
+		if !b.holds(p, i, s) {
 			return n, fmt.Errorf("audit: stake %d of pool %d is not among the open tickets of account %d", p.seq(s), p.id, s.account())
 		}
 	}
-	if fresh.gross != p.gross || p.carried < 0 {
+	if p.dynamic != nil {
+		if err := p.checkDynamic(); err != nil {
+			return n, err
+		}
+		for i := range fresh.outcomes {
+			fresh.outcomes[i].staked = p.outcomes[i].staked
+		}
+	} else if fresh.gross != p.gross || p.carried < 0 {
 		return n, fmt.Errorf("audit: pool %d counts %d and %d carried, its stakes sum to %d", p.id, p.gross, p.carried, fresh.gross)
 	}
 	for i, on := range p.outcomes {
@@ -272,11 +310,14 @@ func (b *book) checkPool(p *pool) (n int, err error) {
 	return n, nil
 }
 
-func (b *book) holds(p *pool, s stake) bool {
+func (b *book) holds(p *pool, at int, s stake) bool {
 	a := b.accounts[s.account()]
 	if a == nil {
 		return false
 	}
 	i, ok := a.ticketOf(p.seq(s))
+	if h := a.holding(p.seq(s)); (h != nil) != (p.dynamic != nil) || h != nil && h.lot != p.dynamic.lots[at] {
+		return false
+	}
 	return ok && a.tickets[i].on == newPlace(p.id, s.outcome()) && a.tickets[i].amount == s.amount()
 }

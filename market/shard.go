@@ -108,6 +108,8 @@ func (s *Shard) open(l *letter) {
 	switch l.kind {
 	case letterDecide:
 		s.decide(l)
+	case letterQuote:
+		s.quote(l)
 	case letterVerdict:
 		s.verdict(l)
 	case letterResult:

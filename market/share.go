@@ -85,10 +85,19 @@ func (d *share) choose() bool {
 	return true
 }
 
+// least is what a stake gets before units that are left over.
+func (d *share) least(stake proto.Amount) proto.Amount {
+	if d.unit != 0 {
+		return stake / d.unit * d.dividend
+	}
+	whole, _ := d.quotient(stake)
+	return whole
+}
+
 // pay is what a stake gets, asked in the order of acceptance when all walks are over.
 func (d *share) pay(stake proto.Amount) proto.Amount {
 	if d.unit != 0 {
-		return stake / d.unit * d.dividend
+		return d.least(stake)
 	}
 	whole, rest := d.quotient(stake)
 	switch {

@@ -56,6 +56,7 @@ func (e *encoder) account(a *account) {
 		e.ticket(&a.closed[i].ticket)
 		e.uint(a.closed[i].end)
 	}
+	e.trades(a.trades)
 	e.uint(uint64(len(a.following)))
 	for _, f := range a.following {
 		e.uint(uint64(f.Account))
@@ -77,6 +78,30 @@ func (e *encoder) circle(c *circle) {
 	for _, m := range c.members {
 		e.uint(uint64(m.Account))
 		e.text(m.Name)
+	}
+}
+
+func (e *encoder) trades(t *trades) {
+	if t == nil {
+		t = &trades{}
+	}
+	e.uint(uint64(len(t.holdings)))
+	for i := range t.holdings {
+		h := &t.holdings[i]
+		e.uint(uint64(h.seq))
+		e.uint(uint64(h.bought))
+		e.uint(uint64(h.shares))
+		e.money(h.cost)
+		e.money(h.cash)
+	}
+	e.uint(uint64(len(t.sales)))
+	for i := range t.sales {
+		s := &t.sales[i]
+		e.uint(uint64(s.seq))
+		e.uint(uint64(s.request))
+		e.uint(uint64(s.on))
+		e.uint(uint64(s.shares))
+		e.money(s.cash)
 	}
 }
 
@@ -130,6 +155,22 @@ func (e *encoder) pool(p *pool) {
 		e.uint(s.who)
 		e.uint(s.sum)
 		e.uint(s.nth)
+	}
+	if p.dynamic != nil {
+		e.dynamic(p.dynamic)
+	}
+}
+
+func (e *encoder) dynamic(d *dynamic) {
+	e.money(d.Total)
+	for i := range d.Shares {
+		e.money(d.Money[i])
+		e.uint(uint64(d.Shares[i]))
+	}
+	e.uint(uint64(len(d.lots)))
+	for i := range d.lots {
+		e.uint(uint64(d.lots[i].shares))
+		e.money(d.lots[i].cost)
 	}
 }
 
@@ -198,6 +239,7 @@ func (d *decoder) account() (*account, error) {
 	for range d.count() {
 		a.closed = insert(a.closed, len(a.closed), closedTicket{d.ticket(), d.uint()})
 	}
+	a.trades = d.trades()
 	for range d.count() {
 		a.following = append(a.following, proto.Friend{Account: proto.AccountID(d.uint()), Name: d.text()})
 	}
@@ -209,6 +251,24 @@ func (d *decoder) account() (*account, error) {
 	}
 	return a, nil
 }
+
+func (d *decoder) trades() *trades {
+	t := &trades{}
+	for range d.count() {
+		t.holdings = insert(t.holdings, len(t.holdings), holding{seq: proto.Seq(d.uint()), bought: proto.Shares(d.uint()),
+			lot: d.lot(), cash: d.money()})
+	}
+	for range d.count() {
+		t.sales = insert(t.sales, len(t.sales), sale{seq: proto.Seq(d.uint()), request: proto.RequestID(d.uint()), on: place(d.uint()),
+			shares: proto.Shares(d.uint()), cash: d.money()})
+	}
+	if len(t.holdings) == 0 && len(t.sales) == 0 {
+		return nil
+	}
+	return t
+}
+
+func (d *decoder) lot() lot { return lot{shares: proto.Shares(d.uint()), cost: d.money()} }
 
 func (d *decoder) ticket() ticket {
 	return ticket{seq: proto.Seq(d.uint()), request: proto.RequestID(d.uint()), on: place(d.uint()), amount: d.money()}
@@ -259,7 +319,29 @@ func (d *decoder) pool() *pool {
 	for range d.count() {
 		p.keep(stake{who: d.uint(), sum: d.uint(), nth: d.uint()})
 	}
+	if d.err == nil && p.opening.Kind == proto.KindDynamic {
+		p.dynamic = d.dynamic(p)
+	}
 	return p
+}
+
+func (d *decoder) dynamic(p *pool) *dynamic {
+	of, seeded := newDynamic(&p.opening.PoolOpening)
+	if !seeded {
+		d.fail()
+		return nil
+	}
+	of.Total = d.money()
+	for i := range of.Shares {
+		of.Money[i], of.Shares[i] = d.money(), proto.Shares(d.uint())
+	}
+	for range d.count() {
+		of.lots = append(of.lots, d.lot())
+	}
+	if len(of.lots) != p.stakes.len() {
+		d.fail()
+	}
+	return of
 }
 
 func sortedKeys[K cmp.Ordered, V any](m map[K]V) []K { return slices.Sorted(maps.Keys(m)) }

@@ -203,6 +203,11 @@ func (tb *table) stakeOf(n int, a proto.AccountID, id proto.RequestID, p proto.P
 	return Command{Kind: Stake, From: session(n), Account: a, ID: id, Pool: p, Outcome: o, Amount: amount, Arrived: tb.now}
 }
 
+// saleOf makes a sale that arrives now.
+func (tb *table) saleOf(n int, a proto.AccountID, id proto.RequestID, p proto.PoolID, o proto.Outcome, shares proto.Shares) Command {
+	return Command{Kind: Sell, From: session(n), Account: a, ID: id, Pool: p, Outcome: o, Shares: shares, Arrived: tb.now}
+}
+
 // accept stakes and returns the receipt.
 func (tb *table) accept(n int, a proto.AccountID, id proto.RequestID, p proto.PoolID, o proto.Outcome, amount proto.Amount) proto.Receipt {
 	tb.t.Helper()

@@ -100,7 +100,7 @@ func (a *account) requested(id proto.RequestID) *ticket {
 func (a *account) position(in proto.PoolID) (staked proto.Amount, backs uint64) {
 	for i := range a.tickets {
 		if t := &a.tickets[i]; t.on.pool() == in {
-			staked += t.amount
+			staked += a.cost(t)
 			backs |= 1 << t.on.outcome()
 		}
 	}
@@ -114,13 +114,14 @@ func (a *account) end(r result) bool {
 	if !ok {
 		return false
 	}
-	t := a.tickets[i].close(r.state, r.payout)
+	t := a.tickets[i].close(r.state, r.payout+a.brought(r.seq))
 	a.balance += r.payout
 	if a.tickets = slices.Delete(a.tickets, i, i+1); len(a.tickets) == 0 {
 		a.tickets = nil
 	}
 	at, _ := slices.BinarySearchFunc(a.closed, t.seq, func(t closedTicket, seq proto.Seq) int { return cmp.Compare(t.seq, seq) })
 	if a.closed = insert(a.closed, at, t); len(a.closed) > closedMax {
+		a.forget(a.closed[0].seq)
 		a.closed = slices.Delete(a.closed, 0, 1)
 	}
 	return true
@@ -131,16 +132,16 @@ func (a *account) predictions() []proto.Prediction {
 	list := make([]proto.Prediction, 0, len(a.tickets)+len(a.closed))
 	for i := range a.closed {
 		t := &a.closed[i]
-		list = append(list, t.show(t.state(), t.payout()))
+		list = append(list, a.show(&t.ticket, t.state(), t.payout()))
 	}
 	for i := range a.tickets {
-		list = append(list, a.tickets[i].show(proto.PredictionOpen, 0))
+		list = append(list, a.show(&a.tickets[i], proto.PredictionOpen, a.brought(a.tickets[i].seq)))
 	}
 	slices.SortFunc(list, func(x, y proto.Prediction) int { return cmp.Compare(x.Prediction, y.Prediction) })
 	return list
 }
 
-func (t *ticket) show(state proto.PredictionState, payout proto.Amount) proto.Prediction {
+func (a *account) show(t *ticket, state proto.PredictionState, payout proto.Amount) proto.Prediction {
 	return proto.Prediction{Prediction: t.seq, ID: t.request, Pool: t.on.pool(), Outcome: t.on.outcome(), Amount: t.amount,
-		State: state, Payout: payout}
+		State: state, Payout: payout, Shares: a.sharesOf(t)}
 }

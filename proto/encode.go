@@ -549,9 +549,6 @@ func (m *Settled) append(w writer) writer {
 	w = num(w.key(`,"takeout":`), m.Takeout)
 	w = num(w.key(`,"paid":`), m.Paid)
 	w = multiplier(w.key(`,"x":`), m.Multiplier)
-	if len(m.Pays) > 0 {
-		w = list(w.key(`,"pays":`), m.Pays, num)
-	}
 	w = boolean(w.key(`,"refunded":`), m.Refunded)
 	if m.Reason != 0 {
 		w = text(w.key(`,"reason":`), m.Reason.String())

@@ -287,17 +287,16 @@ type (
 	}
 	// Settled names the winners of a pool; payouts are on the private lane.
 	Settled struct {
-		T          Time         `json:"t"`
-		Game       GameID       `json:"game"`
-		Seq        uint64       `json:"seq"`
-		Pool       PoolID       `json:"pool"`
-		Winners    []Outcome    `json:"winners"`
-		Gross      Amount       `json:"gross"`
-		Takeout    Amount       `json:"takeout"`
-		Paid       Amount       `json:"paid"`
-		Multiplier Multiplier   `json:"x"`              // of the first winner that anybody backed
-		Pays       []Millionths `json:"pays,omitempty"` // in a dynamic pool: what a share of each winner gets, in millionths of a unit
-		Refunded   bool         `json:"refunded"`       // all stakes were returned, for Reason
+		T          Time       `json:"t"`
+		Game       GameID     `json:"game"`
+		Seq        uint64     `json:"seq"`
+		Pool       PoolID     `json:"pool"`
+		Winners    []Outcome  `json:"winners"`
+		Gross      Amount     `json:"gross"`
+		Takeout    Amount     `json:"takeout"`
+		Paid       Amount     `json:"paid"`
+		Multiplier Multiplier `json:"x"`        // of the first winner that anybody backed
+		Refunded   bool       `json:"refunded"` // all stakes were returned, for Reason
 
 		// gross + carried + minus = takeout + breakage + paid + carried on, unless refunded.
 		Reason    RefundReason `json:"reason,omitempty"`

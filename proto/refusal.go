@@ -86,6 +86,7 @@ const (
 	RefusedLockPast
 	RefusedRules
 	RefusedSeeds
+	RefusedPoolDynamic
 	RefusedPoolsMany
 	RefusedTemplate
 	RefusedEventInvalid
@@ -171,6 +172,7 @@ var refusalTable = [refusals]struct{ code, reason string }{
 	RefusedLockPast:         {"lock_past", "the lock time is in the past"},
 	RefusedRules:            {"rules_invalid", "the pool's rules are out of range or do not fit together: see the documentation of Rules"},
 	RefusedSeeds:            {"seeds_invalid", "a dynamic pool has a variant that takes so many outcomes, and a seed of money and shares for each; another pool has none"},
+	RefusedPoolDynamic:      {"pool_dynamic", "this is not possible in a dynamic pool: it pays exactly, carries nothing, refunds no single side, and its outcomes stay; void it instead"},
 	RefusedPoolsMany:        {"pools_many", "the game cannot open more pools"},
 	RefusedTemplate:         {"template_invalid", "a question template does not compile"},
 	RefusedEventInvalid:     {"event_invalid", "the event has no kind, a team other than 0, 1 or 2, or a text that is too long"},

@@ -84,8 +84,9 @@ type OutcomeWithdrawal struct {
 // Dividend is what a winning outcome of a settled pool brings.
 type Dividend struct {
 	Outcome    Outcome    `json:"outcome"`
-	PerUnit    Amount     `json:"per_unit,omitempty"` // under the dividend rule
-	Multiplier Multiplier `json:"x"`
+	PerUnit    Amount     `json:"per_unit,omitempty"`  // under the dividend rule
+	PerShare   Millionths `json:"per_share,omitempty"` // of a dynamic pool: what a whole share gets, in millionths of a unit
+	Multiplier Multiplier `json:"x"`                   // 0 in a dynamic pool, where it depends on what one paid
 }
 
 func appendDividend(w writer, d Dividend) writer {
@@ -93,6 +94,9 @@ func appendDividend(w writer, d Dividend) writer {
 	w = num(w.key(`{"outcome":`), d.Outcome)
 	if d.PerUnit != 0 {
 		w = num(w.key(`,"per_unit":`), d.PerUnit)
+	}
+	if d.PerShare != 0 {
+		w = num(w.key(`,"per_share":`), d.PerShare)
 	}
 	w = multiplier(w.key(`,"x":`), d.Multiplier)
 	return w.end(outer)

@@ -46,6 +46,8 @@ func VariantOf(name string) (v Variant, ok bool) {
 	return ShareRatio, name == ""
 }
 
+func (v Variant) String() string { return variants[v] }
+
 // BuysBack reports whether shares can be sold again.
 func (v Variant) BuysBack() bool { return v == ShareRatio }
 
@@ -132,7 +134,29 @@ func (p *Pool) Probability(on proto.Outcome) proto.Millionths {
 
 // Payoff is what a whole share would get of the prize, in millionths of a unit, if its outcome won now.
 func (p *Pool) Payoff(on proto.Outcome, takeout proto.Amount) proto.Millionths {
-	return ratio(uint64(p.Prize(takeout, on)), million*million, uint64(p.Shares[on]))
+	return p.PayoffOf(p.Prize(takeout, on), on)
+}
+
+// PayoffOf is what a whole share gets of a prize.
+func (p *Pool) PayoffOf(prize proto.Amount, on proto.Outcome) proto.Millionths {
+	return ratio(uint64(prize), million*million, uint64(p.Shares[on]))
+}
+
+// Covers reports whether the pool's money is what its curve needs: K is not below what it was seeded with. In variants that do
+// not buy back, nothing has been taken out.
+func (p *Pool) Covers(seeded *Pool) bool {
+	if p.Variant != ShareRatio {
+		var sum proto.Amount
+		for _, money := range p.Money {
+			sum += money
+		}
+		return p.Total == sum && p.Total >= seeded.Total
+	}
+	now, q := squared(uint64(p.Total)), seeded.squares()
+	then, q0 := squared(uint64(seeded.Total)), p.squares()
+	now.Mul(&now, &q)
+	then.Mul(&then, &q0)
+	return !now.Lt(&then)
 }
 
 const million = 1_000_000
