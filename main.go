@@ -5,10 +5,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -194,7 +196,7 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger) error {
 	m, err := market.New(market.Config{
 		Shards: cores(c.Shards), Epoch: uint64(now()), Durability: c.Durability.String(), Now: now, Journal: kept,
 		Interval: proto.Time(c.Interval.Microseconds()), Moderate: c.Moderate, Reports: c.Reports, ChallengeFor: proto.Time(c.ChallengeFor.Microseconds()),
-		StakesPerSecond: c.StakesPerSecond,
+		StakesPerSecond: c.StakesPerSecond, Views: kept.Views(),
 		Deliver: func(b *market.Batch) {
 			players.Deliver(b)
 			desk.Deliver(b)
@@ -214,7 +216,7 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger) error {
 	desk = admin.New(admin.Config{Token: c.AdminToken, Mint: players.Token, Gather: gather(players, m, kept, replica), Log: log,
 		Present: players.Present, Ready: func() error { return context.Cause(ctx) }}, m)
 
-	kept.Start(replica, m.Durable, nil)
+	kept.Start(replica, m.Durable, m.Viewed)
 	m.Start()
 	office := &http.Server{Handler: desk.Handler(), ReadHeaderTimeout: 10 * time.Second}
 	go func() {
@@ -275,6 +277,7 @@ func (c *serve) recover(log *slog.Logger) (*store.Store, *market.Replica, error)
 		return nil, nil, err
 	}
 	replica := market.NewReplica()
+	replica.Tell(kept.Views())
 	recovery, err := kept.Recover(replica.Load, replica.Apply)
 	if err != nil {
 		return nil, nil, errors.Join(err, kept.Close())
@@ -485,7 +488,25 @@ func (c *smoke) Run(ctx context.Context, log *slog.Logger) error {
 
 // audit is `server audit`.
 type audit struct {
-	Data string `default:"data" type:"existingdir" help:"Directory of a server that does not run." placeholder:"DIR"`
+	Data       string    `default:"data" type:"existingdir" help:"Directory of a server that does not run." placeholder:"DIR"`
+	Prediction proto.Seq `help:"Show what is known of this prediction, to compare a receipt with." placeholder:"NUMBER"`
+	Seal       seal      `help:"Check a sealed head: the record's number, a colon, and the head. Of a record that the journal still has, it is computed again; of an older one, it is compared with what was kept." placeholder:"NUMBER:HEAD"`
+}
+
+// seal is what a client heard sealed.
+type seal struct {
+	record proto.Seq
+	head   string
+}
+
+func (s *seal) UnmarshalText(text []byte) error {
+	number, head, ok := strings.Cut(string(text), ":")
+	record, err := strconv.ParseUint(number, 10, 53)
+	if !ok || err != nil || len(head) != 64 {
+		return fmt.Errorf("seal %q: say the record's number, a colon, and 64 digits of the head", text)
+	}
+	*s = seal{proto.Seq(record), strings.ToLower(head)}
+	return nil
 }
 
 func (c *audit) Run(log *slog.Logger) error {
@@ -498,12 +519,57 @@ func (c *audit) Run(log *slog.Logger) error {
 		return err
 	}
 	replica := market.NewReplica()
-	_, err = kept.Recover(replica.Load, replica.Apply)
+	replica.Tell(kept.Views())
+	found, err := c.examine(kept, replica)
 	if err = errors.Join(err, kept.Close()); err != nil {
 		return err
 	}
-	if err := replica.Check(); err != nil {
+	found["store"], found["money"], found["head"], found["digest"] = report, replica.Totals(), replica.Head(), fmt.Sprintf("%016x", replica.Digest())
+	return json.NewEncoder(os.Stdout).Encode(found)
+}
+
+// examine recovers the market and looks for what was asked.
+func (c *audit) examine(kept *store.Store, replica *market.Replica) (found map[string]any, err error) {
+	computed := "" // the head at the seal's record
+	look := func() {
+		if replica.Seq() == c.Seal.record {
+			computed = replica.Head()
+		}
+	}
+	load := func(r io.Reader) error {
+		err := replica.Load(r)
+		look()
 		return err
 	}
-	return json.NewEncoder(os.Stdout).Encode(map[string]any{"store": report, "money": replica.Totals(), "digest": fmt.Sprintf("%016x", replica.Digest())})
+	apply := func(seq uint64, record []byte) error {
+		err := replica.Apply(seq, record)
+		look()
+		return err
+	}
+	if _, err := kept.Recover(load, apply); err != nil {
+		return nil, err
+	}
+	if err := replica.Check(); err != nil {
+		return nil, err
+	}
+	found = map[string]any{}
+	if c.Prediction != 0 {
+		account, entry, err := replica.FindPrediction(c.Prediction)
+		if err != nil {
+			return nil, err
+		}
+		found["prediction"] = map[string]any{"account": account, "entry": entry}
+	}
+	if c.Seal.record == 0 {
+		return found, nil
+	}
+	pool, head, err := replica.SealedAt(c.Seal.record)
+	if err != nil {
+		return nil, err
+	}
+	if head != c.Seal.head || computed != "" && computed != head {
+		return nil, fmt.Errorf("the head at record %d is %s, sealed was %s: the journal is not the one that was sealed", c.Seal.record, cmp.Or(computed, head), c.Seal.head)
+	}
+	found["seal"] = map[string]any{"pool": pool, "record": c.Seal.record, "computed_again": computed != ""}
+	return found, nil
 }

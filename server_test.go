@@ -13,6 +13,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -544,6 +546,151 @@ func TestResume(t *testing.T) {
 	p := ask[*proto.Predictions](t, late, proto.Request{Type: proto.RequestPredictions}).Predictions
 	if len(p) != 1 || p[0].State != proto.PredictionWon || p[0].Payout != 100 {
 		t.Errorf("predictions after a restart: %+v", p)
+	}
+}
+
+// statement reads a whole statement from the desk, some entries at a time, from the oldest.
+func (s *running) statement(a proto.AccountID) (all []proto.Entry) {
+	s.t.Helper()
+	for page, more := (proto.Page{Limit: 7}), true; more; {
+		m := must(s.desk.Statement(s.t.Context(), a, page))(s.t)
+		all, more, page.Before = append(all, m.Entries...), m.More, m.Next
+	}
+	slices.Reverse(all)
+	return all
+}
+
+// Statements sum up to the balance, and a kill changes nothing in them; what is sealed can be checked afterwards, a
+// receipt too.
+func TestThePastSurvivesAKill(t *testing.T) {
+	s := start(t, t.TempDir(), "--snapshot-at", "30")
+	c, account := s.dial("Ada", 1000)
+	game, pools := s.game(6)
+	ask[*proto.Joined](t, c, proto.Request{Type: proto.RequestJoin, Game: game})
+	var seals []proto.Sealed
+	var receipt proto.Receipt
+	for i, p := range pools {
+		for k := range 5 {
+			receipt = *ask[*proto.Receipt](t, c, proto.Request{Type: proto.RequestStake, Pool: p, Outcome: proto.Outcome(k % 2), Amount: proto.Amount(5 + i)})
+		}
+		must(s.desk.Lock(t.Context(), p, 0))(t)
+		must(s.desk.Settle(t.Context(), p, 0))(t)
+		for len(seals) == i {
+			if m, ok := must(c.Receive())(t).(*proto.Sealed); ok {
+				seals = append(seals, *m)
+			}
+		}
+	}
+	before := s.statement(account.Account)
+	var sum proto.Amount
+	for _, e := range before {
+		if sum += e.Change; sum != e.Balance {
+			t.Errorf("%+v, but the changes so far sum up to %d", e, sum)
+		}
+	}
+	if show := must(s.desk.Account(t.Context(), account.Account))(t); show.Balance != sum || len(before) != 1+6*10 {
+		t.Errorf("the statement sums up to %d in %d entries, the balance is %d", sum, len(before), show.Balance)
+	}
+	leaders := ask[*proto.Leaders](t, c, proto.Request{Type: proto.RequestLeaders, Game: game})
+	s.process.Process.Kill()
+	s.gone()
+	s = start(t, s.data, "--snapshot-at", "30")
+	if after := s.statement(account.Account); !reflect.DeepEqual(after, before) {
+		t.Errorf("before the kill\n%+v\nand after it\n%+v", before, after)
+	}
+	c = s.hello(account.Token)
+	again := ask[*proto.Leaders](t, c, proto.Request{Type: proto.RequestLeaders, Game: game})
+	if !reflect.DeepEqual(again.Leaders, leaders.Leaders) || again.Own.Predictions != 30 || again.Own.Name != "Ada" {
+		t.Errorf("leaders before the kill %+v, after it %+v", leaders, again)
+	}
+	if m := ask[*proto.History](t, c, proto.Request{Type: proto.RequestHistory, Limit: 4}); len(m.Entries) != 4 || !m.More || m.Entries[0].Prediction.Pool != pools[5] {
+		t.Errorf("ended predictions: %+v", m)
+	}
+	if m := ask[*proto.Archive](t, c, proto.Request{Type: proto.RequestArchive, Game: game}); len(m.Pools) != 6 || m.Pools[5].Head != seals[0].Head {
+		t.Errorf("ended pools: %+v", m)
+	}
+	s.stop()
+	var computed []bool
+	for _, seal := range seals {
+		out, err := exec.Command(binary, "audit", "--data", s.data, "--seal", fmt.Sprint(seal.Record, ":", seal.Head), "--prediction", fmt.Sprint(receipt.Prediction)).Output()
+		var said struct {
+			Head string
+			Seal struct {
+				Pool     proto.PoolID
+				Computed bool `json:"computed_again"`
+			}
+			Prediction struct {
+				Account proto.AccountID
+				Entry   proto.Entry
+			}
+		}
+		if err == nil {
+			err = json.Unmarshal(out, &said)
+		}
+		if err != nil || said.Seal.Pool != seal.Pool || said.Prediction.Account != account.Account || said.Prediction.Entry.Prediction.ID != receipt.ID ||
+			said.Prediction.Entry.Prediction.Amount != receipt.Amount {
+			t.Errorf("audit: %v %s", err, out)
+		}
+		computed = append(computed, said.Seal.Computed)
+	}
+	t.Logf("heads computed again: %v", computed)
+	for _, row := range [][]string{
+		{"--seal", fmt.Sprint(seals[0].Record, ":", seals[1].Head), "not the one that was sealed"},
+		{"--seal", fmt.Sprint(seals[0].Record-1, ":", seals[0].Head), "did not end a pool"},
+		{"--prediction", fmt.Sprint(seals[0].Record), "is not a prediction"},
+		{"--seal", "x", "64 digits"},
+	} {
+		if out, err := exec.Command(binary, append([]string{"audit", "--data", s.data}, row[:2]...)...).CombinedOutput(); err == nil || !bytes.Contains(out, []byte(row[2])) {
+			t.Errorf("audit %v: %v, %s", row[:2], err, out)
+		}
+	}
+}
+
+// A client that was away for longer than the ring of private messages lasts, or over a restart, is told what it missed.
+func TestMissedMessagesAreTold(t *testing.T) {
+	s := start(t, t.TempDir())
+	account := must(s.desk.OpenAccount(t.Context(), proto.AccountOpening{Name: "Ada", Deposit: 1000}))(t)
+	hello := proto.Request{Type: proto.RequestHello, Token: account.Token}
+	c := must(bench.Dial(t.Context(), s.players))(t)
+	welcome := ask[*proto.Welcome](t, c, hello)
+	if welcome.Since == 0 || welcome.Missed {
+		t.Errorf("at first: %+v", welcome)
+	}
+	hello.Epoch, hello.N, hello.Since = welcome.Epoch, welcome.N, welcome.Since
+	if err := c.Abort(); err != nil {
+		t.Fatal(err)
+	}
+	const deposits = 150 // two pages
+	for i := range deposits {
+		must(s.desk.Deposit(t.Context(), account.Account, proto.Amount(i+1)))(t)
+	}
+	for _, restart := range []bool{false, true} {
+		if restart {
+			s.process.Process.Kill()
+			s.gone()
+			s = start(t, s.data)
+		}
+		again := must(bench.Dial(t.Context(), s.players))(t)
+		if w := ask[*proto.Welcome](t, again, hello); w.Resumed || !w.Missed || w.Since != 0 {
+			t.Errorf("welcome back: %+v", w)
+		}
+		var missed []proto.Entry
+		for last := false; !last; {
+			m, ok := must(again.Receive())(t).(*proto.Missed)
+			if !ok || m.More || len(m.Entries) == 0 || len(m.Entries) > proto.PageMax || (m.Since != 0) != m.Last {
+				t.Fatalf("after welcome came %+v", m)
+			}
+			missed, last = append(missed, m.Entries...), m.Last
+		}
+		for i, e := range missed {
+			if e.Kind != proto.EntryDeposit || e.Change != proto.Amount(i+1) {
+				t.Fatalf("missed as %d: %+v", i, e)
+			}
+		}
+		if len(missed) != deposits {
+			t.Errorf("%d deposits were missed, told were %d", deposits, len(missed))
+		}
+		again.Close()
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"reflect"
 	"time"
 
 	"github.com/gobwas/ws"
@@ -133,39 +134,10 @@ func (c *Client) Ask(r proto.Request) (proto.Message, error) {
 	}
 }
 
-// replyTo is the id of the request that a message answers; 0: none.
+// replyTo is the id of the request that a message answers; 0: none. Every reply has it as ID.
 func replyTo(m proto.Message) proto.RequestID {
-	switch m := m.(type) {
-	case *proto.Welcome:
-		return m.ID
-	case *proto.Games:
-		return m.ID
-	case *proto.Joined:
-		return m.ID
-	case *proto.Left:
-		return m.ID
-	case *proto.Pools:
-		return m.ID
-	case *proto.Receipt:
-		return m.ID
-	case *proto.Account:
-		return m.ID
-	case *proto.Predictions:
-		return m.ID
-	case *proto.Friends:
-		return m.ID
-	case *proto.Followed:
-		return m.ID
-	case *proto.Unfollowed:
-		return m.ID
-	case *proto.Presence:
-		return m.ID
-	case *proto.Clock:
-		return m.ID
-	case *proto.Heartbeat:
-		return m.ID
-	case *proto.Refused:
-		return m.ID
+	if id := reflect.ValueOf(m).Elem().FieldByName("ID"); id.IsValid() {
+		return id.Interface().(proto.RequestID)
 	}
 	return 0
 }

@@ -216,6 +216,12 @@ func (l *loop) carryOut(s *session, r *proto.Request) proto.Refusal {
 		return l.submit(s, r, market.Follow)
 	case proto.RequestUnfollow:
 		return l.submit(s, r, market.Unfollow)
+	case proto.RequestStatement:
+		return l.submit(s, r, market.ShowStatement)
+	case proto.RequestHistory:
+		return l.submit(s, r, market.ShowHistory)
+	case proto.RequestArchive:
+		return l.submit(s, r, market.ShowArchive)
 	default:
 		return l.social(s, r)
 	}
@@ -234,6 +240,10 @@ func (l *loop) commandOf(s *session, r *proto.Request) market.Command {
 func (l *loop) submit(s *session, r *proto.Request, kind market.CommandKind) proto.Refusal {
 	l.command = l.commandOf(s, r)
 	l.command.Kind = kind
+	if kind == market.ShowStatement || kind == market.ShowHistory || kind == market.ShowArchive {
+		page := r.Page()
+		l.command.Args = &page
+	}
 	if !l.engine.market.Submit(&l.command) {
 		return proto.RefusedBusy
 	}
@@ -246,7 +256,7 @@ func (l *loop) greet(s *session, r *proto.Request) proto.Refusal {
 	if s.account != 0 {
 		return proto.RefusedHelloAgain
 	}
-	c := market.Command{Kind: market.Attach, From: s.name(), ID: r.ID, Arrived: l.now, Epoch: r.Epoch, N: r.N}
+	c := market.Command{Kind: market.Attach, From: s.name(), ID: r.ID, Arrived: l.now, Epoch: r.Epoch, N: r.N, Since: r.Since}
 	switch credits := l.engine.config.GuestCredits; {
 	case r.Token != "":
 		if c.Account = l.engine.tokens.read(r.Token); c.Account == 0 {

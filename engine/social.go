@@ -37,6 +37,8 @@ func (l *loop) social(s *session, r *proto.Request) proto.Refusal {
 		c.Kind, c.Args = market.RemoveMember, &proto.CircleOpening{Code: drawCode()}
 	case proto.RequestCircleGame:
 		c.Kind = market.EnterRoom
+	case proto.RequestLeaders:
+		c.Kind = market.ShowLeaders
 	default:
 		return proto.RefusedRequestUnknown
 	}

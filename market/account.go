@@ -159,10 +159,18 @@ func (s *Shard) attach(c *Command, a *account) {
 		live.sessions = append(live.sessions, c.From)
 	}
 	resumed := c.Epoch == s.config.Epoch && live.keeps(c.N)
-	s.reply(c, &proto.Welcome{ID: c.ID, T: s.now, Epoch: s.config.Epoch, Account: a.id, Name: a.name, Balance: a.free(),
-		N: live.n, Resumed: resumed, Durability: s.config.Durability})
-	if resumed {
+	misses := !resumed && c.Since != 0
+	welcome := &proto.Welcome{ID: c.ID, T: s.now, Epoch: s.config.Epoch, Account: a.id, Name: a.name, Balance: a.free(),
+		N: live.n, Resumed: resumed, Missed: misses, Durability: s.config.Durability}
+	if !resumed && !misses {
+		welcome.Since = s.through // else what follows is not told yet
+	}
+	s.reply(c, welcome)
+	switch {
+	case resumed:
 		s.resume(c.From, live, c.N)
+	case misses: // what is told of records after seen, the session hears itself
+		s.market.archive.inbox.post([]letter{{kind: letterMissed, missed: &missed{to: c.From, account: a.id, since: c.Since, need: s.seen}}}, 0)
 	}
 }
 
@@ -182,7 +190,7 @@ func (s *Shard) transfer(c *Command, a *account) {
 		return
 	}
 	seq := s.decideAccount(record{kind: recordDeposited, time: s.now, id: uint64(a.id), amount: change})
-	s.tell(a, private{kind: privateBalance, amount: change})
+	s.tell(a, private{kind: privateBalance, prediction: seq, amount: change})
 	s.answerDesk(c, &proto.Answer{Account: a.id, Balance: a.free(), Seq: seq})
 }
 
@@ -409,7 +417,7 @@ func (s *Shard) refuseStake(a *account, request proto.RequestID, why proto.Refus
 // result pays what an ended stake brought, and tells of money.
 func (s *Shard) result(l *letter) {
 	a := s.accounts[l.account]
-	ended := a.end(result{account: l.account, seq: l.seq, pool: l.pool, outcome: l.outcome, amount: l.amount, payout: l.payout, state: l.state, reason: l.reason})
+	_, ended := a.end(result{account: l.account, seq: l.seq, pool: l.pool, outcome: l.outcome, amount: l.amount, payout: l.payout, state: l.state, reason: l.reason})
 	assert(ended, "a result is about an open ticket")
 	p := private{prediction: l.seq, pool: l.pool, outcome: l.outcome, amount: l.amount, value: int64(l.payout), reason: l.reason}
 	switch l.state {

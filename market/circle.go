@@ -442,3 +442,26 @@ func (b *book) openRoom(seq proto.Seq, r *record) error {
 	room.opening = proto.GameOpening{Name: body.Name, Teams: g.opening.Teams, Shortlist: g.opening.Shortlist, Interval: g.opening.Interval}
 	return b.addGame(room)
 }
+
+// letIn passes on a question of the past that concerns a circle: among its members alone, or about a room. The archive knows
+// whose room it was, the asker's shard knows the asker's circles.
+func (s *Shard) letIn(c *Command) {
+	e := &errand{command: *c}
+	if c.Circle == 0 {
+		a := s.accounts[c.Account]
+		if a == nil {
+			s.refuse(c, proto.RefusedAccountUnknown)
+			return
+		}
+		e.circles = a.circles
+	} else {
+		o := s.circles[c.Circle]
+		if o == nil || !o.member(c.Account) {
+			s.refuse(c, proto.RefusedCircleForeign)
+			return
+		}
+		e.circles = &[]proto.CircleName{{Circle: o.id, Name: o.name}}
+		e.command.Args = slices.Clone(o.members)
+	}
+	s.market.archive.inbox.post([]letter{{kind: letterErrand, errand: e}}, 0)
+}

@@ -42,14 +42,15 @@ func (s Session) Generation() uint32 {
 // CommandKind is what a command asks of the market.
 type CommandKind uint8
 
-// The commands. The first group goes to the shard of Account, the second to the shard of Game or of Pool's game.
+// The commands. The first group goes to the shard of Account, the second to the shard of Game or of Pool's game, the third to the
+// archive.
 const (
 	_ CommandKind = iota
 
 	OpenAccount // Args *proto.AccountOpening; with Attach the session attaches at once
 	Deposit     // Amount
 	Withdraw    // Amount
-	Attach      // the session receives the account's private lane, and is welcomed; Epoch and N resume
+	Attach      // the session receives the account's private lane, and is welcomed; Epoch and N, or Since, resume
 	Detach      // the session is gone
 	Stake       // Pool, Outcome, Amount, ID, Arrived, Limit
 	Sell        // Pool, Outcome, Shares, ID, Arrived, Limit
@@ -87,7 +88,15 @@ const (
 	ShowInquiries   // Game; all questions of players
 	Join            // Game; answered with the game's image
 	ShowPools       // Game
+	Seal            // Pool; Args *seal: everybody in the game is told
 	Pace            // Game, Every: no distributions more often than so, for as long as the server lives; 0: as the game was opened
+
+	gameCommands // the line between the groups
+
+	ShowStatement // Account; Args *proto.Page
+	ShowHistory   // Account; Args *proto.Page
+	ShowArchive   // Game, 0: all that have left memory; Args *proto.Page
+	ShowLeaders   // Account, Game, 0: over all; Circle: among its members alone
 )
 
 // Command is one request to the market. Arrived is the time at which it reached the host; the market
@@ -110,6 +119,7 @@ type Command struct {
 	Every   proto.Time
 	Epoch   uint64
 	N       uint64
+	Since   proto.Seq
 	Args    any // of the rare commands only
 }
 

@@ -86,7 +86,7 @@ func (s *Shard) gameCommand(c *Command) {
 		return
 	}
 	g := s.games[c.game()]
-	if g == nil && c.Kind == Pace {
+	if g == nil && (c.Kind == Pace || c.Kind == Seal) {
 		return // archived meanwhile; nobody waits for an answer
 	}
 	if g == nil {
@@ -104,6 +104,8 @@ func (s *Shard) gameCommand(c *Command) {
 		s.showQuestions(c, g)
 	case Pace:
 		s.setPace(g, c.Every)
+	case Seal:
+		s.tellSeal(g, c.Args.(*seal))
 	default:
 		s.hear(g, matter{command: *c, at: s.momentOf(c)})
 	}

@@ -106,7 +106,7 @@ func (a *account) sell(s sale, parts []part) {
 		cash, left = cash-got, left-part.shares
 		h.cash += got
 		if h.sell(part.shares); h.shares == 0 {
-			ended := a.end(result{seq: part.seq, state: proto.PredictionSold})
+			_, ended := a.end(result{seq: part.seq, state: proto.PredictionSold})
 			assert(ended, "what is sold was open")
 		}
 	}
@@ -145,4 +145,14 @@ func (a *account) sold(id proto.RequestID) *sale {
 		}
 	}
 	return nil
+}
+
+// costOf is what the account has at stake with the holdings that a sale takes from.
+func (a *account) costOf(parts []part) (cost proto.Amount) {
+	for _, part := range parts {
+		if h := a.holding(part.seq); h != nil { // a ticket that is closed may be forgotten
+			cost += h.cost
+		}
+	}
+	return cost
 }

@@ -13,6 +13,7 @@ type inbox struct {
 	commands []Command
 	letters  []letter
 	seen     proto.Seq     // the senders of the letters had appended up to here
+	max      int           // commands that may wait; more are told "busy"
 	wake     chan struct{} // holds one: there is something to look at
 }
 
@@ -34,6 +35,7 @@ const (
 	letterMember                     // to the account: it has joined a circle, or has left it
 	letterQuestion                   // to the account: how its question stands
 	letterAnswered                   // back
+	letterMissed                     // to the archive, and back: what a session has missed
 )
 
 // letter is a message between shards.
@@ -63,6 +65,7 @@ type letter struct {
 	errand  *errand
 	stands  proto.PoolState // of a question
 	joins   bool            // a circle; else it leaves
+	missed  *missed
 }
 
 // asking is a question to other shards, and comes back as the answer. Whoever holds the letter owns it.
@@ -78,11 +81,11 @@ type asking struct {
 	foreign  bool
 }
 
-func newInbox() inbox { return inbox{wake: make(chan struct{}, 1)} }
+func newInbox() inbox { return inbox{max: inboxMax, wake: make(chan struct{}, 1)} }
 
 func (i *inbox) submit(c *Command) bool {
 	i.mu.Lock()
-	if len(i.commands) >= inboxMax && c.Kind != Detach {
+	if len(i.commands) >= i.max && c.Kind != Detach && c.Kind != Seal {
 		i.mu.Unlock()
 		return false
 	}

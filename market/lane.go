@@ -15,11 +15,12 @@ type private struct {
 	lag        int32 // of a receipt: microseconds since its request reached the host
 	t          proto.Time
 	id         proto.RequestID // of a receipt or refusal
-	prediction proto.Seq
+	prediction proto.Seq       // or the record of a change of the balance
 	pool       proto.PoolID
 	amount     proto.Amount // staked, or the change of the balance
 	balance    proto.Amount // afterwards, free to stake
 	value      int64        // shares of a receipt, what a payout brings, or a question's state
+	since      proto.Seq    // nothing told later is about records up to here
 }
 
 type privateKind uint8
@@ -50,7 +51,7 @@ func (s *Shard) tell(a *account, p private) {
 	if live == nil || !live.attached {
 		return
 	}
-	p.t, p.balance = s.now, a.free()
+	p.t, p.balance, p.since = s.now, a.free(), s.through
 	live.n++
 	live.keep(p)
 	for _, session := range live.sessions {
@@ -84,23 +85,30 @@ func (s *Shard) say(to Session, n uint64, p *private) {
 	case privateReceipt:
 		o.Kind = OutReceipt
 		o.Receipt = proto.Receipt{ID: p.id, T: p.t, N: n, Prediction: p.prediction, Pool: p.pool, Outcome: p.outcome, Amount: p.amount,
-			Shares: proto.Shares(p.value), Balance: p.balance, Arrived: p.t - proto.Time(p.lag), Durability: s.config.Durability}
+			Shares: proto.Shares(p.value), Balance: p.balance, Since: p.since, Arrived: p.t - proto.Time(p.lag), Durability: s.config.Durability}
 	case privateSold:
 		o.Message = &proto.Sold{ID: p.id, T: p.t, N: n, Sale: p.prediction, Pool: p.pool, Outcome: p.outcome, Shares: proto.Shares(p.value),
-			Amount: p.amount, Balance: p.balance, Arrived: p.t - proto.Time(p.lag), Durability: s.config.Durability}
+			Amount: p.amount, Balance: p.balance, Since: p.since, Arrived: p.t - proto.Time(p.lag), Durability: s.config.Durability}
 	case privateRefused:
 		o.Kind = OutRefused
 		o.Refused = proto.Refused{ID: p.id, T: p.t, N: n, Reason: p.refusal}
 	case privatePayout:
 		o.Message = &proto.Payout{T: p.t, N: n, Prediction: p.prediction, Pool: p.pool, Outcome: p.outcome, Amount: p.amount,
-			Payout: proto.Amount(p.value), Balance: p.balance}
+			Payout: proto.Amount(p.value), Balance: p.balance, Since: p.since}
 	case privateRefund:
 		o.Message = &proto.Refund{T: p.t, N: n, Prediction: p.prediction, Pool: p.pool, Outcome: p.outcome, Amount: p.amount, Balance: p.balance,
-			Reason: p.reason}
+			Reason: p.reason, Since: p.since}
 	case privateQuestion:
 		o.Message = &proto.QuestionState{T: p.t, N: n, Pool: p.pool, State: proto.PoolState(p.value)}
 	case privateBalance:
-		o.Message = &proto.Balance{T: p.t, N: n, Change: p.amount, Balance: p.balance}
+		o.Message = &proto.Balance{T: p.t, N: n, Seq: p.prediction, Change: p.amount, Balance: p.balance, Since: p.since}
 	}
 	s.batch.Outs = append(s.batch.Outs, o)
+}
+
+// tellMissed sends a session what its account was told while it was away.
+func (s *Shard) tellMissed(m *missed) {
+	for _, page := range m.pages {
+		s.batch.Outs = append(s.batch.Outs, Out{Kind: OutMessage, To: m.to, Message: page})
+	}
 }

@@ -61,6 +61,7 @@ type Config struct {
 	Moderate        bool                     // questions to everyone in a game wait for an operator's approval
 	Reports         int                      // of players suspend a question; 0: 3
 	ChallengeFor    proto.Time               // so long may be challenged whom the asker of a question names; 0: 10 min
+	Views           Views                    // what the replica that New gets tells of the past; nil: nothing is known of it
 }
 
 // Limits of the market.
@@ -84,7 +85,9 @@ const (
 
 // Market is the running market.
 type Market struct {
+	config   Config
 	shards   []*Shard
+	archive  *archive
 	durable  atomic.Uint64 // the journal's word: all records up to here are safe
 	accounts atomic.Uint64 // the last account id given out
 	games    atomic.Uint64 // the last game id given out
@@ -112,11 +115,16 @@ func New(c Config, from *Replica) (*Market, error) {
 	if c.ChallengeFor == 0 {
 		c.ChallengeFor = challengesDefault
 	}
-	m := &Market{stop: make(chan struct{})}
+	if c.Views == nil {
+		c.Views = noViews{}
+	}
+	m := &Market{config: c, stop: make(chan struct{})}
 	m.durable.Store(uint64(from.seq))
 	for i := range c.Shards {
 		m.shards = append(m.shards, newShard(c, m, i, from.seq))
 	}
+	from.takeSeals() // of what was recovered: nobody was there to be told
+	m.archive = newArchive(m, &from.past)
 	if err := m.share(from); err != nil {
 		return nil, fmt.Errorf("start the market: %w", err)
 	}
@@ -194,6 +202,12 @@ func (m *Market) NextCircle() proto.CircleID { return proto.CircleID(m.circles.A
 func (m *Market) Submit(c *Command) bool {
 	var s *Shard
 	switch {
+	case c.Kind > gameCommands && c.Circle != 0:
+		s = m.shardOfCircle(c.Circle)
+	case c.Kind > gameCommands && c.Game != c.Game.Main():
+		s = m.shardOfAccount(c.Account)
+	case c.Kind > gameCommands:
+		return m.archive.inbox.submit(c)
 	case c.Kind < accountCommands:
 		s = m.shardOfAccount(c.Account)
 	case c.Game != 0:
@@ -213,8 +227,9 @@ func (m *Market) Durable(seq uint64) {
 	}
 }
 
-// Start runs a goroutine per shard, until Stop.
+// Start runs a goroutine per shard and one for the archive, until Stop.
 func (m *Market) Start() {
+	m.running.Go(m.archive.run)
 	for _, s := range m.shards {
 		s.announce()
 		m.running.Go(s.run)

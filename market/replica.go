@@ -2,6 +2,7 @@ package market
 
 import (
 	"bufio"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 // Owner: whoever calls it, one goroutine at a time. Totals alone may be read by all.
 type Replica struct {
 	book
+	past
 	seq        proto.Seq // last record applied
 	lastGame   proto.GameID
 	lastCircle proto.CircleID
@@ -41,6 +43,9 @@ type sums struct{ accounts, pools proto.Amount }
 // NewReplica is an empty market.
 func NewReplica() *Replica { return &Replica{book: newBook()} }
 
+// Tell has the replica tell the views of what it applies from here on. Call it before Load.
+func (r *Replica) Tell(views Views) { r.views = views }
+
 // Load reads a snapshot into an empty replica.
 func (r *Replica) Load(from io.Reader) error {
 	if err := r.restore(bufio.NewReaderSize(from, 1<<16)); err != nil {
@@ -63,6 +68,7 @@ func (r *Replica) Apply(seq uint64, b []byte) error {
 	if err := rec.decode(b); err != nil {
 		return err
 	}
+	r.chain(b)
 	if err := r.apply(proto.Seq(seq), &rec); err != nil {
 		return err
 	}
@@ -83,27 +89,34 @@ func (r *Replica) apply(seq proto.Seq, rec *record) error {
 	case rec.kind == recordSold:
 		return r.applySale(seq, rec)
 	case rec.ofAccount():
-		r.sum.accounts -= r.balanceOf(id)
+		balance := r.balanceOf(id)
 		err := r.applyAccount(seq, rec)
-		r.sum.accounts += r.balanceOf(id)
+		r.sum.accounts += r.balanceOf(id) - balance
+		if err == nil {
+			r.tellAccount(seq, rec, r.balanceOf(id)-balance)
+		}
 		return err
 	case rec.ofCircle():
 		return r.applyMembers(seq, rec)
 	case rec.kind == recordGameOpened:
 		r.lastGame = max(r.lastGame, proto.GameID(rec.id))
+	case rec.kind == recordArchived:
+		if g := r.games[proto.GameID(rec.id)]; g != nil {
+			r.leave(g)
+		}
 	}
 	var missing error
 	touched, before := r.touched(rec)
 	end := func(end result) {
-		r.sum.accounts -= r.balanceOf(end.account)
-		if a := r.accounts[end.account]; a == nil || !a.end(end) {
-			missing = fmt.Errorf("apply record %d: account %d lacks its prediction %d", seq, end.account, end.seq)
+		if err := r.end(seq, rec, end); err != nil {
+			missing = err
 		}
-		r.sum.accounts += r.balanceOf(end.account)
 	}
+	var over *pool
 	err := r.applyGame(seq, rec, func(y *paying) {
 		for budget := turnCost; !y.step(&budget, end); budget = turnCost {
 		}
+		over = y.pool
 	})
 	if rec.kind == recordPoolOpened && err == nil { // seeds
 		touched[0] = r.pool(proto.PoolID(rec.id))
@@ -117,7 +130,59 @@ func (r *Replica) apply(seq proto.Seq, rec *record) error {
 	if err != nil {
 		return err
 	}
+	if rec.kind == recordRoomOpened {
+		r.tellRoom(proto.GameID(rec.id), r.games[proto.GameID(rec.id)].circle)
+	}
+	if over != nil && over.done() {
+		r.endPool(seq, rec.time, over)
+	}
 	return missing
+}
+
+// end ends one prediction, and tells of it.
+func (r *Replica) end(seq proto.Seq, rec *record, end result) error {
+	a := r.accounts[end.account]
+	if a == nil {
+		return fmt.Errorf("apply record %d: there is no account %d", seq, end.account)
+	}
+	i, ok := a.ticketOf(end.seq)
+	if !ok {
+		return fmt.Errorf("apply record %d: account %d lacks its prediction %d", seq, end.account, end.seq)
+	}
+	t, cost, shares := a.tickets[i], a.cost(&a.tickets[i]), a.sharesOf(&a.tickets[i])
+	a.end(end)
+	r.sum.accounts += end.payout
+	e := entry{kind: proto.EntryLoss, account: a.id, seq: seq, time: rec.time, change: end.payout, balance: a.balance,
+		prediction: end.seq, state: end.state, on: t.on, amount: t.amount, request: t.request, arrived: rec.time, shares: shares}
+	switch end.state {
+	case proto.PredictionWon:
+		e.kind = proto.EntryPayout
+	case proto.PredictionRefunded:
+		e.kind, e.reason = proto.EntryRefund, end.reason.String()
+	}
+	r.tell(e)
+	if end.state != proto.PredictionRefunded || end.payout != cost {
+		r.ended(a.id, end.pool.Game(), end.payout-cost, 1)
+	}
+	return nil
+}
+
+// tellAccount tells of a record of an account, if it is about money.
+func (r *Replica) tellAccount(seq proto.Seq, rec *record, change proto.Amount) {
+	a := r.accounts[proto.AccountID(rec.id)]
+	e := entry{account: a.id, seq: seq, time: rec.time, change: change, balance: a.balance}
+	switch {
+	case rec.kind == recordAccountOpened:
+		e.kind = proto.EntryOpened
+		r.put(viewNames, rec.id, []byte(a.name))
+	case rec.kind != recordDeposited:
+		return
+	case change > 0:
+		e.kind = proto.EntryDeposit
+	default:
+		e.kind = proto.EntryWithdrawal
+	}
+	r.tell(e)
 }
 
 func (r *Replica) applyStake(seq proto.Seq, rec *record) error {
@@ -139,6 +204,8 @@ func (r *Replica) applyStake(seq proto.Seq, rec *record) error {
 	}
 	r.sum.accounts += a.balance - balance
 	r.sum.pools += p.gross - gross
+	r.tell(entry{kind: proto.EntryStake, account: a.id, seq: seq, time: rec.time, change: -rec.amount, balance: a.balance, prediction: seq,
+		on: newPlace(rec.pool, rec.outcome), amount: rec.amount, request: rec.request, arrived: rec.arrived, shares: rec.shares})
 	return nil
 }
 
@@ -154,9 +221,13 @@ func (r *Replica) applySale(seq proto.Seq, rec *record) error {
 			rec.outcome, rec.pool, rec.amount)
 	}
 	p.sell(rec, from)
+	cost, open := a.costOf(from.parts), len(a.tickets)
 	a.sell(sale{seq: seq, request: rec.request, on: on, shares: rec.shares, cash: rec.amount}, from.parts)
 	r.sum.accounts += rec.amount
 	r.sum.pools -= rec.amount
+	r.tell(entry{kind: proto.EntrySale, account: a.id, seq: seq, time: rec.time, change: rec.amount, balance: a.balance, prediction: seq,
+		state: proto.PredictionSold, on: on, request: rec.request, arrived: rec.arrived, shares: rec.shares})
+	r.ended(a.id, rec.pool.Game(), rec.amount-(cost-a.costOf(from.parts)), uint64(open-len(a.tickets)))
 	return nil
 }
 
@@ -197,6 +268,10 @@ func (r *Replica) Totals() Totals {
 
 // Seq is the last record applied.
 func (r *Replica) Seq() proto.Seq { return r.seq }
+
+// Head is the head of the hash chain over all records applied, in hex: SHA-256 of the head before and the record, from 32
+// zero bytes on.
+func (r *Replica) Head() string { return hex.EncodeToString(r.head[:]) }
 
 // Digest is equal for two replicas exactly if they hold the same, but for hash collisions.
 func (r *Replica) Digest() uint64 { return r.book.digest() }

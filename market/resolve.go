@@ -1,6 +1,7 @@
 package market
 
 import (
+	"encoding/hex"
 	"slices"
 
 	"tote/server/market/rules"
@@ -219,6 +220,11 @@ func (s *Shard) tellHeir(p *pool) {
 	if heir := s.pool(p.ended.CarriedTo); heir != nil {
 		s.change(heir)
 	}
+}
+
+// tellSeal publishes the head of the hash chain at the record that ended a pool.
+func (s *Shard) tellSeal(g *game, of *seal) {
+	s.broadcast(g, &proto.Sealed{T: s.now, Game: g.id, Seq: g.board.next(), Pool: of.pool, Record: of.seq, Head: hex.EncodeToString(of.head[:])})
 }
 
 func (s *Shard) tellEvent(g *game, e *proto.Event) {

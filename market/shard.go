@@ -1,6 +1,7 @@
 package market
 
 import (
+	"math"
 	"sync/atomic"
 
 	"tote/server/proto"
@@ -45,6 +46,8 @@ type Shard struct {
 	incoming []letter
 
 	delivered atomic.Uint64 // batches; anybody may read it
+	told      atomic.Uint64 // what this shard has to tell of records up to here, it has told or posted; read by all
+	through   proto.Seq     // all shards have told all accounts here of records up to here
 
 	questions map[uint64]*question // asked of other shards and not answered by all
 	asked     uint64
@@ -57,11 +60,13 @@ type pending struct {
 }
 
 func newShard(c Config, m *Market, index int, seen proto.Seq) *Shard {
-	return &Shard{
+	s := &Shard{
 		book: newBook(), market: m, config: c, index: index, inbox: newInbox(), seen: seen,
 		batch: &Batch{}, letters: make([][]letter, c.Shards), questions: map[uint64]*question{},
-		payings: payingsLive{to: make([]bool, c.Shards)}, queueing: map[proto.GameID]map[proto.AccountID]int{},
+		payings: payingsLive{to: make([]bool, c.Shards)}, queueing: map[proto.GameID]map[proto.AccountID]int{}, through: seen,
 	}
+	s.told.Store(uint64(seen))
+	return s
 }
 
 // turn does what there is to do at now, and returns when to look again at the latest.
@@ -71,6 +76,7 @@ func (s *Shard) turn(now proto.Time) (next proto.Time) {
 	for _, h := range s.hearings {
 		s.lookAtLoops(h, s.turns)
 	}
+	others := s.othersTold() // before the swap: the letters that tell of it are in the inbox
 	var seen proto.Seq
 	s.commands, s.incoming, seen = s.inbox.swap(s.commands, s.incoming)
 	s.seen = max(s.seen, seen)
@@ -86,6 +92,7 @@ func (s *Shard) turn(now proto.Time) (next proto.Time) {
 	s.answerFences()
 	s.payOut()
 	s.post()
+	s.through = min(others, s.tellsNoMore())
 	s.speak()
 	if next = s.spoke + beat; len(s.agenda) > 0 {
 		next = min(next, s.agenda[0].at)
@@ -96,11 +103,34 @@ func (s *Shard) turn(now proto.Time) (next proto.Time) {
 	return s.nextLook(next)
 }
 
+// othersTold is the record up to which all other shards have posted all letters that tell of records.
+func (s *Shard) othersTold() proto.Seq {
+	told := uint64(math.MaxInt64)
+	for _, other := range s.market.shards {
+		if other != s {
+			told = min(told, other.told.Load())
+		}
+	}
+	return proto.Seq(told)
+}
+
+// tellsNoMore says up to which record nothing is left to tell by this shard. What it appends later has a higher number than all
+// that is durable; while it pays in slices, there is something to tell of an old record.
+func (s *Shard) tellsNoMore() proto.Seq {
+	if len(s.payings.queue) == 0 {
+		s.told.Store(max(uint64(s.seen), s.market.durable.Load()))
+	}
+	return proto.Seq(s.told.Load())
+}
+
 func (s *Shard) command(c *Command) {
-	if c.Kind < accountCommands {
+	switch {
+	case c.Kind < accountCommands:
 		s.accountCommand(c)
-	} else {
+	case c.Kind < gameCommands:
 		s.gameCommand(c)
+	default:
+		s.letIn(c)
 	}
 }
 
@@ -134,6 +164,8 @@ func (s *Shard) open(l *letter) {
 		s.answer(l.asking)
 	case letterAnswered:
 		s.answered(l.asking)
+	case letterMissed:
+		s.tellMissed(l.missed)
 	}
 }
 

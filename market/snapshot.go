@@ -17,11 +17,11 @@ import (
 // A snapshot is a book in bytes: a head, then each account and each game, by id, behind its length. Integers
 // are varints; what is rare is JSON.
 //
-//	"tote" version 5 │ seq, last game, house, deposits, withdrawals, accounts, games, last circle, circles │
-//	{length, account}… │ {length, game}… │ {length, circle}…
+//	"tote" version 6 │ seq, last game, house, deposits, withdrawals, accounts, games, last circle, circles, entries │
+//	head of the hash chain │ {length, account, ledger}… │ {length, game, ladder}… │ {length, circle}…
 const (
 	snapshotMagic   = "tote"
-	snapshotVersion = 5
+	snapshotVersion = 6
 	objectMax       = 1 << 30 // bytes of one account or game; more is a broken snapshot
 )
 
@@ -384,6 +384,8 @@ func (r *Replica) Snapshot(w io.Writer) error {
 	e.uint(uint64(len(r.games)))
 	e.uint(uint64(r.lastCircle))
 	e.uint(uint64(len(r.circles)))
+	e.uint(r.entries)
+	e.b = append(e.b, r.past.head[:]...)
 	flush := func() error {
 		_, err := w.Write(e.b)
 		e.b = e.b[:0]
@@ -404,12 +406,14 @@ func (r *Replica) Snapshot(w io.Writer) error {
 	}
 	for _, id := range sortedKeys(r.accounts) {
 		object.account(r.accounts[id])
+		object.ledger(r.ledgers.of(id))
 		if err := put(); err != nil {
 			return err
 		}
 	}
 	for _, id := range sortedKeys(r.games) {
 		object.game(r.games[id])
+		object.ladder(r.ladder(id))
 		if err := put(); err != nil {
 			return err
 		}
@@ -421,6 +425,47 @@ func (r *Replica) Snapshot(w io.Writer) error {
 		}
 	}
 	return flush()
+}
+
+// ledger and ladder are what a replica has besides, behind the account and the game.
+func (e *encoder) ledger(l *ledger) {
+	e.uint(l.last.Load())
+	e.score(&l.score)
+}
+
+func (e *encoder) score(s *score) {
+	e.money(proto.Amount(s.profit.Load()))
+	e.uint(s.ended.Load())
+}
+
+func (e *encoder) ladder(l *ladder) {
+	if l == nil {
+		e.uint(0)
+		return
+	}
+	e.uint(uint64(l.len()))
+	for id, s := range l.all() {
+		e.uint(uint64(id))
+		e.score(s)
+	}
+}
+
+func (d *decoder) ledger(l *ledger) error {
+	l.last.Store(d.uint())
+	d.score(&l.score)
+	return d.err
+}
+
+func (d *decoder) score(s *score) {
+	s.profit.Store(int64(d.money()))
+	s.ended.Store(d.uint())
+}
+
+func (d *decoder) ladder(l *ladder) error {
+	for range d.count() {
+		d.score(l.of(proto.AccountID(d.uint())))
+	}
+	return d.err
 }
 
 // byteReader is what a snapshot is read from.
@@ -438,7 +483,7 @@ func (r *Replica) restore(from byteReader) error {
 	if string(head[:len(snapshotMagic)]) != snapshotMagic || head[len(snapshotMagic)] != snapshotVersion {
 		return fmt.Errorf("it begins with %q; was it written by another version of the server?", head)
 	}
-	var fields [9]uint64
+	var fields [10]uint64
 	for i := range fields {
 		var err error
 		if i >= 2 && i <= 4 {
@@ -454,6 +499,10 @@ func (r *Replica) restore(from byteReader) error {
 	}
 	r.seq, r.lastGame = proto.Seq(fields[0]), proto.GameID(fields[1])
 	r.house, r.deposits, r.withdrawals = proto.Amount(fields[2]), proto.Amount(fields[3]), proto.Amount(fields[4])
+	r.entries = fields[9]
+	if _, err := io.ReadFull(from, r.past.head[:]); err != nil {
+		return fmt.Errorf("read its head: %w", err)
+	}
 	for range fields[5] {
 		d, err := readObject(from)
 		if err != nil {
@@ -462,6 +511,9 @@ func (r *Replica) restore(from byteReader) error {
 		a, err := d.account()
 		if err != nil {
 			return err
+		}
+		if err := d.ledger(r.ledgers.of(a.id)); err != nil {
+			return fmt.Errorf("decode account %d: %w", a.id, err)
 		}
 		r.accounts[a.id] = a
 	}
@@ -473,6 +525,9 @@ func (r *Replica) restore(from byteReader) error {
 		g, err := d.game()
 		if err != nil {
 			return err
+		}
+		if err := d.ladder(r.ladderOf(g.id)); err != nil {
+			return fmt.Errorf("decode game %d: %w", g.id, err)
 		}
 		if err := r.addGame(g); err != nil {
 			return err

@@ -15,6 +15,8 @@ type table struct {
 	t       testing.TB
 	m       *Market
 	journal *memory
+	replica *Replica // follows the journal when follow is called
+	shelf   *shelf   // what it tells of the past
 	now     proto.Time
 	said    []Out
 	mark    proto.Time // what arrived later may not have been submitted yet; 0: all has
@@ -47,9 +49,15 @@ func newTable(t testing.TB, shards int) *table {
 
 // reopen starts a market from a replica, as after a restart.
 func reopen(t testing.TB, shards int, from *Replica, records [][]byte) *table {
-	tb := &table{t: t, journal: &memory{records: records}, now: start}
+	kept, ok := from.views.(*shelf)
+	if !ok {
+		kept = newShelf()
+		from.Tell(kept)
+	}
+	kept.reached = uint64(from.seq)
+	tb := &table{t: t, journal: &memory{records: records}, replica: from, shelf: kept, now: start}
 	m, err := New(Config{
-		Shards: shards, Epoch: 1, Durability: "always", Journal: tb.journal,
+		Shards: shards, Views: kept, Epoch: 1, Durability: "always", Journal: tb.journal,
 		Now: func() proto.Time { return tb.now },
 		Passed: func(at proto.Time) bool {
 			if tb.passing != nil {
@@ -117,6 +125,9 @@ func (tb *table) audit() {
 	if err := r.Check(); err != nil {
 		tb.t.Error(err)
 	}
+	for _, wrong := range auditPast(r, r.views.(*shelf)) {
+		tb.t.Error(wrong)
+	}
 	if live, replayed := tb.m.Digest(), r.Digest(); live != replayed {
 		tb.t.Errorf("the live market's digest is %x, its journal's %x", live, replayed)
 	}
@@ -125,6 +136,7 @@ func (tb *table) audit() {
 // replay builds a replica from the journal; Apply audits the money after each record.
 func (tb *table) replay() *Replica {
 	r := NewReplica()
+	r.Tell(newShelf())
 	for i, record := range tb.journal.records {
 		if err := r.Apply(uint64(i+1), record); err != nil {
 			tb.t.Error(err)

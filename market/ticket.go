@@ -107,14 +107,14 @@ func (a *account) position(in proto.PoolID) (staked proto.Amount, backs uint64) 
 	return staked, backs
 }
 
-// end closes a ticket; it returns false where the account has none such. Of the closed ones the last closedMax by sequence
+// end closes a ticket and returns it; ok is false where the account has none such. Of the closed ones the last closedMax by sequence
 // number are kept, in whatever order they closed.
-func (a *account) end(r result) bool {
+func (a *account) end(r result) (t closedTicket, ok bool) {
 	i, ok := a.ticketOf(r.seq)
 	if !ok {
-		return false
+		return t, false
 	}
-	t := a.tickets[i].close(r.state, r.payout+a.brought(r.seq))
+	t = a.tickets[i].close(r.state, r.payout+a.brought(r.seq))
 	a.balance += r.payout
 	if a.tickets = slices.Delete(a.tickets, i, i+1); len(a.tickets) == 0 {
 		a.tickets = nil
@@ -124,7 +124,7 @@ func (a *account) end(r result) bool {
 		a.forget(a.closed[0].seq)
 		a.closed = slices.Delete(a.closed, 0, 1)
 	}
-	return true
+	return t, true
 }
 
 // predictions lists all tickets by sequence number.

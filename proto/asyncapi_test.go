@@ -265,13 +265,14 @@ func TestAsyncAPIHasTheMembers(t *testing.T) {
 		"Game": &Games{Games: make([]Game, 1)}, "Pool": &Pools{Pools: make([]Pool, 1)}, "Odd": &Odds{Odds: make([]Odd, 1)}, "Friend": &Account{Following: make([]Friend, 1)},
 		"Prediction": &Predictions{Predictions: make([]Prediction, 1)}, "FriendPrediction": &Friends{Predictions: make([]FriendPrediction, 1)},
 		"Inquiry": &Questions{Questions: make([]Inquiry, 1)}, "CircleName": &Circles{Circles: make([]CircleName, 1)},
+		"Entry": &Statement{Entries: make([]Entry, 1)}, "PastGame": &Archive{Games: make([]PastGame, 1)}, "PastPool": &Archive{Pools: make([]PastPool, 1)}, "Leader": &Leaders{Leaders: make([]Leader, 1)},
 	} {
 		var m map[string]any
 		if err := json.Unmarshal(empty.AppendJSON(nil), &m); err != nil {
 			t.Fatal(err)
 		}
 		for _, v := range m {
-			if elements, ok := v.([]any); ok {
+			if elements, ok := v.([]any); ok && len(elements) > 0 {
 				doc.requires(t, name, doc.Components.Schemas[name], elements[0].(map[string]any))
 			}
 		}
@@ -337,7 +338,7 @@ func TestAsyncAPIHasTheCodes(t *testing.T) {
 	if !slices.Equal(got, want) {
 		t.Errorf("the refusals are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
-	for name, states := range map[string]names{"GameState": gameStates, "PoolState": poolStates, "Settling": settlings, "PredictionState": predictionStates} {
+	for name, states := range map[string]names{"GameState": gameStates, "PoolState": poolStates, "Settling": settlings, "PredictionState": predictionStates, "EntryKind": entryKinds[1:]} {
 		if enum := doc.Components.Schemas[name].Enum; !slices.Equal(enum, states) {
 			t.Errorf("%s is one of %v, want %v", name, enum, states)
 		}

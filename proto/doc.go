@@ -21,12 +21,14 @@
 //	             | friends | follow | unfollow | presence | time | heartbeat | quote
 //	             | ask | resolve | challenge | report | questions
 //	             | circles | circle | circle_create | circle_join | circle_leave | circle_remove | circle_game
+//	             | statement | history | archive | leaders
 //	reply        = welcome | games | joined | left | pools | receipt | account | predictions
 //	             | friends | followed | unfollowed | presence | time | heartbeat | refused
 //	             | sold | quote
 //	             | question | questions | circles | circle | circle_left | circle_game
-//	private      = receipt | sold | refused | payout | refund | balance | question      (numbered by "n")
-//	broadcast    = odds | event | opened | locked | settled | voided | pool | game   (numbered by "seq")
+//	             | statement | history | archive | leaders
+//	private      = receipt | sold | refused | payout | refund | balance | question      (numbered by "n") | missed
+//	broadcast    = odds | event | opened | locked | settled | voided | sealed | pool | game   (numbered by "seq")
 //	             | conflated | heartbeat | presence_changed
 //
 // A request carries an "id" chosen by the client, from 1 to 2^53-1, and is answered
@@ -42,8 +44,17 @@
 // balance reach every connection of that account, complete and in order of "n", and
 // only after what they tell is on the disk. The private numbers hold within one "epoch", the
 // life of one server process, told in welcome. A client that lost its connection says hello with the epoch and the n that it
-// has heard last: where welcome says resumed, what it missed follows, up to welcome's n; otherwise (the server has restarted, or
-// more than 32 messages were missed) it asks for account and predictions.
+// has heard last: where welcome says resumed, what it missed follows, up to welcome's n. Otherwise (the server has restarted, or
+// more than 32 messages were missed) it gets what it missed of its statement, if hello had "since".
+//
+// Private messages end with "since": of journal records up to there, nothing is left to be told to the account. A client
+// keeps the last one that it got, and says it in hello. Where welcome says missed, one or several missed follow, the last one with
+// last true and a new since; until then the client keeps the one that it said. They have every entry of the statement
+// above it, refusals and what is not about money excepted, from the oldest to the newest; of more than 1000 the newest, and statement has
+// the rest. Some of it may have been told before, or be told on the private lane as well: a prediction is accepted once, under its
+// number, and ends once, and a balance has the seq of its record. None is lost, whatever happened meanwhile, a restart included. missed
+// comes when the server's views of the past have what it is about: at once, or, with a durability of an interval, after up to that.
+//
 // A balance is what is free to stake: stakes that are still being decided are not in it. After a refusal in
 // such a moment, account tells the new one.
 //
@@ -86,7 +97,7 @@
 // # A worked conversation
 //
 //	→ {"type":"hello","id":1,"guest":"Ada"}
-//	← {"type":"welcome","id":1,"t":1671382800000000,"epoch":77,"account":12,"name":"Ada","balance":100000,"n":0,"resumed":false,"token":"eyJ…","durability":"always"}
+//	← {"type":"welcome","id":1,"t":1671382800000000,"epoch":77,"account":12,"name":"Ada","balance":100000,"n":0,"since":90209,"resumed":false,"missed":false,"token":"eyJ…","durability":"always"}
 //	→ {"type":"games","id":2}
 //	← {"type":"games","id":2,"t":1671382801000000,"games":[{"game":3,"name":"Argentina v France","state":"live","teams":["Argentina","France"],"score":[0,0],"minute":1,"interval":3000000,"present":201}]}
 //	→ {"type":"join","id":3,"game":3}

@@ -42,6 +42,7 @@ type (
 		Balance    Amount    `json:"balance"` // now, free to stake
 		Arrived    Time      `json:"arrived"`
 		Durability string    `json:"durability"`
+		Since      Seq       `json:"since,omitempty"`
 	}
 	// Quote answers quote: what a stake of Amount would get, or what a sale of Shares would bring, if it were the next to be
 	// decided. Nothing is promised by it: see limit in stake and sell.
@@ -76,7 +77,7 @@ func (m *Sold) append(w writer) writer {
 	w = num(w.key(`,"balance":`), m.Balance)
 	w = num(w.key(`,"arrived":`), m.Arrived)
 	w = text(w.key(`,"durability":`), m.Durability)
-	return w.end(0)
+	return since(w, m.Since).end(0)
 }
 
 func (m *Quote) append(w writer) writer {

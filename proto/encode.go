@@ -301,7 +301,9 @@ func (m *Welcome) append(w writer) writer {
 	w = text(w.key(`,"name":`), m.Name)
 	w = num(w.key(`,"balance":`), m.Balance)
 	w = num(w.key(`,"n":`), m.N)
+	w = since(w, m.Since)
 	w = boolean(w.key(`,"resumed":`), m.Resumed)
+	w = boolean(w.key(`,"missed":`), m.Missed)
 	if m.Token != "" {
 		w = text(w.key(`,"token":`), m.Token)
 	}
@@ -363,7 +365,7 @@ func (m *Receipt) append(w writer) writer {
 	w = num(w.key(`,"balance":`), m.Balance)
 	w = num(w.key(`,"arrived":`), m.Arrived)
 	w = text(w.key(`,"durability":`), m.Durability)
-	return w.end(0)
+	return since(w, m.Since).end(0)
 }
 
 func (m *Account) append(w writer) writer {
@@ -461,7 +463,7 @@ func (m *Payout) append(w writer) writer {
 	w = num(w.key(`,"amount":`), m.Amount)
 	w = num(w.key(`,"payout":`), m.Payout)
 	w = num(w.key(`,"balance":`), m.Balance)
-	return w.end(0)
+	return since(w, m.Since).end(0)
 }
 
 func (m *Refund) append(w writer) writer {
@@ -474,16 +476,17 @@ func (m *Refund) append(w writer) writer {
 	w = num(w.key(`,"amount":`), m.Amount)
 	w = num(w.key(`,"balance":`), m.Balance)
 	w = text(w.key(`,"reason":`), m.Reason.String())
-	return w.end(0)
+	return since(w, m.Since).end(0)
 }
 
 func (m *Balance) append(w writer) writer {
 	w = w.open(m.Type())
 	w = num(w.key(`,"t":`), m.T)
 	w = num(w.key(`,"n":`), m.N)
+	w = num(w.key(`,"seq":`), m.Seq)
 	w = num(w.key(`,"change":`), m.Change)
 	w = num(w.key(`,"balance":`), m.Balance)
-	return w.end(0)
+	return since(w, m.Since).end(0)
 }
 
 // head appends what every broadcast of a game begins with.

@@ -92,7 +92,9 @@ type (
 		Name       string    `json:"name"`
 		Balance    Amount    `json:"balance"`
 		N          uint64    `json:"n"`               // the last private number
+		Since      Seq       `json:"since,omitempty"` // see Receipt; absent where something follows that was missed
 		Resumed    bool      `json:"resumed"`         // the private messages after the client's n, up to this N, follow
+		Missed     bool      `json:"missed"`          // what was told after the client's since follows, in Missed
 		Token      string    `json:"token,omitempty"` // a new guest keeps it to come back
 		Durability string    `json:"durability"`      // "always", or "interval=1s": what a power failure may take
 	}
@@ -137,6 +139,9 @@ type (
 		Balance    Amount    `json:"balance"`          // now, free to stake
 		Arrived    Time      `json:"arrived"`          // when the request reached the host
 		Durability string    `json:"durability"`
+		// Since ends every private message that comes from a record: of records up to there nothing is left to be told to this
+		// account. A client that was away says it to get what it has missed.
+		Since Seq `json:"since,omitempty"`
 	}
 	// Account is the state of one's own account.
 	Account struct {
@@ -216,6 +221,7 @@ type (
 		Amount     Amount  `json:"amount"`
 		Payout     Amount  `json:"payout"`
 		Balance    Amount  `json:"balance"`
+		Since      Seq     `json:"since,omitempty"`
 	}
 	// Refund returns a stake whole, for a reason.
 	Refund struct {
@@ -228,13 +234,16 @@ type (
 		Balance    Amount  `json:"balance"`
 
 		Reason RefundReason `json:"reason"`
+		Since  Seq          `json:"since,omitempty"`
 	}
 	// Balance tells of a deposit or, below zero, a withdrawal.
 	Balance struct {
 		T       Time   `json:"t"`
 		N       uint64 `json:"n"`
+		Seq     Seq    `json:"seq"` // of the journal record
 		Change  Amount `json:"change"`
 		Balance Amount `json:"balance"`
+		Since   Seq    `json:"since,omitempty"`
 	}
 )
 

@@ -26,7 +26,7 @@ func (r *Request) ParseMsgpack(b []byte) Refusal {
 }
 
 // requestNumbers are the members that set knows.
-var requestNumbers = []string{"id", "game", "pool", "account", "outcome", "amount", "sent", "every", "epoch", "n", "circle", "code", "shares", "limit"}
+var requestNumbers = []string{"id", "game", "pool", "account", "outcome", "amount", "sent", "every", "epoch", "n", "circle", "code", "shares", "limit", "since", "before", "after"}
 
 const amountBit, sharesBit = 1 << 5, 1 << 12 // in requestNumbers
 

@@ -270,6 +270,8 @@ func (f *filler) fill(v reflect.Value, name string) {
 		*value = PoolState(f.upTo(uint64(len(poolStates) - 1)))
 	case *Settling:
 		*value = Settling(f.upTo(uint64(len(settlings) - 1)))
+	case *EntryKind:
+		*value = EntryKind(1 + f.upTo(uint64(len(entryKinds)-2)))
 	case *PredictionState:
 		*value = PredictionState(f.upTo(uint64(len(predictionStates) - 1)))
 	case *Refusal:

@@ -51,7 +51,7 @@ var said = []Message{
 	&Payout{T: 1, N: 2, Prediction: 3, Pool: 4, Outcome: 5, Amount: 6, Payout: 7, Balance: 8},
 	&Refund{T: 1, N: 2, Prediction: 3, Pool: 4, Outcome: 5, Amount: 6, Balance: 7, Reason: RefundWithdrawn},
 	&Refund{T: 1, N: 2},
-	&Balance{T: 1, N: 2, Change: -3, Balance: 4},
+	&Balance{T: 1, N: 2, Seq: 5, Change: -3, Balance: 4, Since: 6},
 	&Odds{T: 1, Game: 2, Seq: 3, Pool: 4, Counts: 5, Odds: someOdds},
 	&Odds{T: 1, Game: 2, Seq: 3, Pool: 4, Counts: 5, Odds: someOdds, Carried: 6},
 	&Conflated{T: 1, Game: 2, N: 3},
@@ -79,6 +79,17 @@ var said = []Message{
 	&CircleLeft{ID: 1, T: 2, Circle: 3},
 	&CircleGame{ID: 1, T: 2, Circle: 3, Game: NewRoomID(4, 5)},
 	&PoolChanged{T: 1, Game: 2, Seq: 3, Pool: askedPool},
+	&Statement{ID: 1, T: 2, Counts: 3, Entries: []Entry{{Entry: 9, Seq: 8, T: 7, Kind: EntryDeposit, Change: 6, Balance: 5},
+		{Entry: 4, Seq: 3, T: 2, Kind: EntryRefund, Change: 1, Balance: 5, Prediction: Prediction{Prediction: 1, State: PredictionRefunded}, Reason: "late"}}, More: true, Next: 4},
+	&History{ID: 1, T: 2, Counts: 3, Entries: []Entry{}},
+	&History{ID: 1, Entries: []Entry{{Kind: EntryLoss, Change: -3, Prediction: Prediction{4, 5, 6, 7, 8, PredictionLost, 0, 0}}}},
+	&Archive{ID: 1, T: 2, Counts: 3, Games: []PastGame{{Game: someGame, Ended: 4, Pools: 5, Players: 6, Gross: 7}}, Pools: []PastPool{}, More: true, Next: 8},
+	&Archive{Games: []PastGame{}, Pools: []PastPool{{Pool: somePool, Opened: 1, Locked: 2, Ended: 3, Gross: 4, Paid: 5, Record: 6, Head: "0f"}, {Pool: openPool}}},
+	&Leaders{ID: 1, T: 2, Game: 3, Counts: 4, Players: 5, Leaders: []Leader{{1, 2, "Ada", -3, 4}}, Own: Leader{5, 6, "Bob", 7, 8}},
+	&Leaders{Leaders: []Leader{}},
+	&Missed{T: 1, Entries: []Entry{{Kind: EntryOpened}}, More: true, Next: 2, Last: true, Since: 3},
+	&Missed{Entries: []Entry{}},
+	&Sealed{T: 1, Game: 2, Seq: 3, Pool: 4, Record: 5, Head: "00ff"},
 }
 
 // The append encoder and its naive twin, encoding/json with the struct tags, say the same.
@@ -243,7 +254,7 @@ func FuzzParse(f *testing.F) {
 
 // fullRequest has every member.
 func fullRequest(kind RequestType) Request {
-	return Request{Type: kind, Outcome: 3, ID: 9, Game: 8, Pool: 7, Account: 6, Amount: 5, Shares: 11, Limit: 12, Sent: 4, Every: 3, Epoch: 2, N: 1, Token: "t", Guest: "g",
+	return Request{Type: kind, Outcome: 3, ID: 9, Game: 8, Pool: 7, Account: 6, Amount: 5, Shares: 11, Limit: 12, Sent: 4, Every: 3, Epoch: 2, N: 1, Since: 13, Before: 14, After: 15, Token: "t", Guest: "g",
 		Circle: 5, Code: 4, Name: "n", Winners: 5, Ask: &Question{"q", []string{"a", "b"}, 9, SettledByRules, []string{"w", "x"}, "l", "v"}}
 }
 

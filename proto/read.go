@@ -34,6 +34,8 @@ var messageTypes = func() map[string]func() Message {
 		func() Message { return new(QuestionState) }, func() Message { return new(Questions) }, func() Message { return new(Circles) },
 		func() Message { return new(Circle) }, func() Message { return new(CircleLeft) }, func() Message { return new(CircleGame) },
 		func() Message { return new(PoolChanged) }, func() Message { return new(PresenceChanged) },
+		func() Message { return new(Statement) }, func() Message { return new(History) }, func() Message { return new(Archive) },
+		func() Message { return new(Leaders) }, func() Message { return new(Missed) }, func() Message { return new(Sealed) },
 	} {
 		types[empty().Type()] = empty
 	}

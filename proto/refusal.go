@@ -78,6 +78,9 @@ const (
 	RefusedCircleOwner
 	RefusedMemberUnknown
 
+	// By the archive.
+	RefusedPage
+
 	// By a game's shard, to whoever runs it.
 	RefusedTextInvalid
 	RefusedOutcomesCount
@@ -165,6 +168,7 @@ var refusalTable = [refusals]struct{ code, reason string }{
 	RefusedCircleFull:       {"circle_full", "the circle has as many members as it may have"},
 	RefusedCircleOwner:      {"circle_owner", "only the owner of the circle may do this"},
 	RefusedMemberUnknown:    {"member_unknown", "the circle has no such member"},
+	RefusedPage:             {"page_unknown", "there is no such place in this list; begin again without before"},
 	RefusedTextInvalid:      {"text_invalid", "a name or text is empty, too long or not UTF-8"},
 	RefusedOutcomesCount:    {"outcomes_count", "a pool has 2 to 64 outcomes"},
 	RefusedWinners:          {"winners_invalid", "name the winning outcome of the pool, or several different ones"},

@@ -12,7 +12,7 @@ type RequestType uint8
 // The requests, with the members that each one reads besides type and id.
 const (
 	RequestNone        RequestType = iota
-	RequestHello                   // token, or guest: a name for a new guest account; to resume: epoch, n
+	RequestHello                   // token, or guest: a name for a new guest account; to resume: epoch, n, since
 	RequestGames                   //
 	RequestJoin                    // game
 	RequestLeave                   // game
@@ -41,11 +41,17 @@ const (
 	RequestCircleLeave  // circle
 	RequestCircleRemove // circle, account
 	RequestCircleGame   // circle, game
+
+	RequestStatement // before, after, limit
+	RequestHistory   // before, limit
+	RequestArchive   // game, or none: all; before, limit
+	RequestLeaders   // game, or none: all; circle: among its members alone
 )
 
 var requestTypes = names{"", "hello", "games", "join", "leave", "pools", "stake", "sell", "account", "predictions",
 	"friends", "follow", "unfollow", "presence", "time", "heartbeat", "quote", "ask", "resolve", "challenge", "report", "questions",
-	"circles", "circle", "circle_create", "circle_join", "circle_leave", "circle_remove", "circle_game"}
+	"circles", "circle", "circle_create", "circle_join", "circle_leave", "circle_remove", "circle_game",
+	"statement", "history", "archive", "leaders"}
 
 func (t RequestType) String() string { return requestTypes.of(uint8(t)) }
 
@@ -61,11 +67,14 @@ type Request struct {
 	Account AccountID
 	Amount  Amount
 	Shares  Shares
-	Limit   int64 // of a stake: the least shares, or thousandths of the multiplier; of a sale, the least units; 0: none
+	Limit   int64 // of a stake: the least shares, or thousandths of the multiplier; of a sale, the least units; of a list: entries; 0: none
 	Sent    Time
 	Every   Time
 	Epoch   uint64 // of the server that the client heard last
 	N       uint64 // last private number that the client has of it
+	Since   Seq    // of records up to there it was told all
+	Before  uint64 // of a list
+	After   uint64
 	Token   string
 	Guest   string
 	Circle  CircleID
@@ -159,6 +168,12 @@ func (r *Request) set(key []byte, n int64) bool {
 		r.Epoch = identifier(n)
 	case "n":
 		r.N = identifier(n)
+	case "since":
+		r.Since = Seq(identifier(n))
+	case "before":
+		r.Before = identifier(n)
+	case "after":
+		r.After = identifier(n)
 	case "circle":
 		r.Circle = CircleID(identifier(n))
 	case "code":
@@ -206,10 +221,10 @@ func (r *Request) check(typed bool) Refusal {
 // parseAny is the slow way: encoding/json, which knows escapes, unknown members and every kind of error.
 func (r *Request) parseAny(b []byte) Refusal {
 	var any struct {
-		Type                                                                                         *string
-		Token, Guest                                                                                 string
-		ID, Game, Pool, Account, Outcome, Amount, Shares, Limit, Sent, Every, Epoch, N, Circle, Code number
-		LocksAt                                                                                      number `json:"locks_at"`
+		Type                                                                                                               *string
+		Token, Guest                                                                                                       string
+		ID, Game, Pool, Account, Outcome, Amount, Shares, Limit, Sent, Every, Epoch, N, Circle, Code, Since, Before, After number
+		LocksAt                                                                                                            number `json:"locks_at"`
 		rareMembers
 	}
 	*r = Request{Outcome: OutcomeNone}
@@ -220,7 +235,7 @@ func (r *Request) parseAny(b []byte) Refusal {
 		n   number
 	}{
 		{"id", any.ID}, {"game", any.Game}, {"pool", any.Pool}, {"account", any.Account}, {"outcome", any.Outcome},
-		{"sent", any.Sent}, {"every", any.Every}, {"epoch", any.Epoch}, {"n", any.N}, {"circle", any.Circle}, {"limit", any.Limit}, {"code", any.Code},
+		{"sent", any.Sent}, {"every", any.Every}, {"epoch", any.Epoch}, {"n", any.N}, {"since", any.Since}, {"before", any.Before}, {"after", any.After}, {"circle", any.Circle}, {"limit", any.Limit}, {"code", any.Code},
 	} {
 		if member.n.sent {
 			r.set([]byte(member.key), member.n.value)
@@ -370,6 +385,7 @@ func (r *Request) append(w writer) writer {
 			w = num(w.key(`,"epoch":`), r.Epoch)
 			w = num(w.key(`,"n":`), r.N)
 		}
+		w = since(w, r.Since)
 	case RequestJoin, RequestLeave, RequestPools, RequestPresence, RequestQuestions:
 		w = num(w.key(`,"game":`), r.Game)
 	case RequestStake, RequestSell, RequestQuote:
@@ -386,6 +402,8 @@ func (r *Request) append(w writer) writer {
 		}
 	case RequestFriends, RequestChallenge, RequestReport:
 		w = num(w.key(`,"pool":`), r.Pool)
+	case RequestStatement, RequestHistory, RequestArchive, RequestLeaders:
+		w = r.appendPage(w)
 	case RequestFollow, RequestUnfollow:
 		w = num(w.key(`,"account":`), r.Account)
 	case RequestTime:
@@ -416,4 +434,33 @@ func (r *Request) append(w writer) writer {
 		}
 	}
 	return w.end(0)
+}
+
+// appendPage appends what is asked of the past.
+func (r *Request) appendPage(w writer) writer {
+	optional := func(w writer, key string, v uint64) writer {
+		if v != 0 {
+			w = num(w.key(key), v)
+		}
+		return w
+	}
+	if r.Type == RequestArchive || r.Type == RequestLeaders {
+		w = optional(w, `,"game":`, uint64(r.Game))
+	}
+	if r.Type == RequestLeaders {
+		return optional(w, `,"circle":`, uint64(r.Circle))
+	}
+	w = optional(w, `,"before":`, r.Before)
+	if r.Type == RequestStatement {
+		w = optional(w, `,"after":`, r.After)
+	}
+	if r.Limit != 0 {
+		w = num(w.key(`,"limit":`), r.Limit)
+	}
+	return w
+}
+
+// Page is the part of a list that is asked for.
+func (r *Request) Page() Page {
+	return Page{Before: r.Before, After: r.After, Limit: int(min(max(r.Limit, 0), PageMax))}
 }

@@ -121,6 +121,7 @@ func (d *Desk) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+control.PathAccounts, d.openAccount)
 	mux.HandleFunc("GET "+control.PathAccount, d.showAccount)
+	mux.HandleFunc("GET "+control.PathStatement, d.showStatement)
 	mux.HandleFunc("POST "+control.PathDeposits, d.transfer(market.Deposit))
 	mux.HandleFunc("POST "+control.PathWithdrawals, d.transfer(market.Withdraw))
 	mux.HandleFunc("GET "+control.PathGames, d.showGames)

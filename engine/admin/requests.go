@@ -88,6 +88,27 @@ func (d *Desk) showAccount(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// showStatement shows a page of a statement; before, after and limit are in the query.
+func (d *Desk) showStatement(w http.ResponseWriter, r *http.Request) {
+	id, ok := identifier(w, r)
+	var in [3]uint64
+	for i, name := range []string{"before", "after", "limit"} {
+		text := r.FormValue(name)
+		if !ok || text == "" {
+			continue
+		}
+		var err error
+		if in[i], err = strconv.ParseUint(text, 10, 53); err != nil {
+			malformed(w, fmt.Sprintf("%s is %.40q, which is no number below 2^53", name, text))
+			ok = false
+		}
+	}
+	if ok {
+		show[*proto.Statement](d, w, r, &market.Command{Kind: market.ShowStatement, Account: proto.AccountID(id),
+			Args: &proto.Page{Before: in[0], After: in[1], Limit: int(min(in[2], proto.PageMax))}})
+	}
+}
+
 func (d *Desk) showPools(w http.ResponseWriter, r *http.Request) {
 	if id, ok := identifier(w, r); ok {
 		show[*proto.Pools](d, w, r, &market.Command{Kind: market.ShowPools, Game: proto.GameID(id)})

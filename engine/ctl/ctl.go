@@ -26,10 +26,11 @@ type Command struct {
 	AdminToken string `help:"Bearer token of the admin listener, if it wants one."`
 
 	Account struct {
-		Open     accountOpen     `cmd:"" help:"Open an account with a first deposit; prints its player token."`
-		Show     accountShow     `cmd:"" help:"Show an account."`
-		Deposit  accountDeposit  `cmd:"" help:"Add to an account's balance."`
-		Withdraw accountWithdraw `cmd:"" help:"Take from an account's balance."`
+		Open      accountOpen      `cmd:"" help:"Open an account with a first deposit; prints its player token."`
+		Show      accountShow      `cmd:"" help:"Show an account."`
+		Statement accountStatement `cmd:"" help:"Show an account's statement, from the newest entry backwards."`
+		Deposit   accountDeposit   `cmd:"" help:"Add to an account's balance."`
+		Withdraw  accountWithdraw  `cmd:"" help:"Take from an account's balance."`
 	} `cmd:"" help:"Accounts and their money."`
 	Game struct {
 		Open  gameOpen  `cmd:"" help:"Open a game with a sport's templates, or without any."`
@@ -99,6 +100,18 @@ type accountShow struct {
 
 func (c *accountShow) Run(s *Session) error {
 	answer, err := s.Client.Account(s.Context, c.Account)
+	return print(s, answer, err)
+}
+
+type accountStatement struct {
+	Account proto.AccountID `arg:""`
+	Before  uint64          `help:"Only what is older than this entry: the next of the page before."`
+	After   uint64          `help:"Only what is newer than this entry."`
+	Limit   int             `help:"Entries of a page; 0: 100, which is the most."`
+}
+
+func (c *accountStatement) Run(s *Session) error {
+	answer, err := s.Client.Statement(s.Context, c.Account, proto.Page{Before: c.Before, After: c.After, Limit: c.Limit})
 	return print(s, answer, err)
 }
 

@@ -9,6 +9,7 @@
 //
 //	POST /v1/accounts                    AccountOpening   AccountOpened
 //	GET  /v1/accounts/{id}                                Account
+//	GET  /v1/accounts/{id}/statement                      Statement (?before=&after=&limit=)
 //	POST /v1/accounts/{id}/deposits      Transfer         Answer
 //	POST /v1/accounts/{id}/withdrawals   Transfer         Answer
 //	GET  /v1/games                                        Games
@@ -40,6 +41,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 
@@ -50,6 +52,7 @@ import (
 const (
 	PathAccounts      = "/v1/accounts"
 	PathAccount       = "/v1/accounts/{id}"
+	PathStatement     = "/v1/accounts/{id}/statement"
 	PathDeposits      = "/v1/accounts/{id}/deposits"
 	PathWithdrawals   = "/v1/accounts/{id}/withdrawals"
 	PathGames         = "/v1/games"
@@ -109,6 +112,17 @@ func (c *Client) Withdraw(ctx context.Context, a proto.AccountID, amount proto.A
 // Account shows an account.
 func (c *Client) Account(ctx context.Context, a proto.AccountID) (*proto.Account, error) {
 	return get[proto.Account](ctx, c, fill(PathAccount, a))
+}
+
+// Statement shows a page of an account's statement, from the newest entry backwards.
+func (c *Client) Statement(ctx context.Context, a proto.AccountID, page proto.Page) (*proto.Statement, error) {
+	query := url.Values{}
+	for name, n := range map[string]uint64{"before": page.Before, "after": page.After, "limit": uint64(page.Limit)} {
+		if n != 0 {
+			query.Set(name, strconv.FormatUint(n, 10))
+		}
+	}
+	return get[proto.Statement](ctx, c, fill(PathStatement, a)+"?"+query.Encode())
 }
 
 // OpenGame opens a game; the answer has its id.
