@@ -563,7 +563,7 @@ func (s *running) statement(a proto.AccountID) (all []proto.Entry) {
 // Statements sum up to the balance, and a kill changes nothing in them; what is sealed can be checked afterwards, a
 // receipt too.
 func TestThePastSurvivesAKill(t *testing.T) {
-	s := start(t, t.TempDir(), "--snapshot-at", "30")
+	s := start(t, t.TempDir(), "--snapshot-at", "30", "--stakes-per-second", "0")
 	c, account := s.dial("Ada", 1000)
 	game, pools := s.game(6)
 	ask[*proto.Joined](t, c, proto.Request{Type: proto.RequestJoin, Game: game})
@@ -594,7 +594,7 @@ func TestThePastSurvivesAKill(t *testing.T) {
 	leaders := ask[*proto.Leaders](t, c, proto.Request{Type: proto.RequestLeaders, Game: game})
 	s.process.Process.Kill()
 	s.gone()
-	s = start(t, s.data, "--snapshot-at", "30")
+	s = start(t, s.data, "--snapshot-at", "30", "--stakes-per-second", "0")
 	if after := s.statement(account.Account); !reflect.DeepEqual(after, before) {
 		t.Errorf("before the kill\n%+v\nand after it\n%+v", before, after)
 	}

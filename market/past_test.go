@@ -524,3 +524,64 @@ func FuzzEntry(f *testing.F) {
 		}
 	})
 }
+
+// BenchmarkApply measures the follower's part of a stake: what telling of the past and chaining hashes add to it. An operation
+// is one record.
+func BenchmarkApply(b *testing.B) {
+	const players, stakes = 1000, 100_000
+	tb := newTable(b, 1)
+	g := tb.game()
+	p := tb.pool(g, proto.PoolOpening{})
+	for range players {
+		tb.do(Command{Kind: OpenAccount, From: desk, Account: tb.m.NextAccount(), Args: &proto.AccountOpening{Name: "p", Deposit: 1 << 40}})
+	}
+	for i := 0; i < stakes; i += players {
+		batch := make([]Command, players)
+		for k := range batch {
+			batch[k] = tb.stakeOf(k, proto.AccountID(1+k), proto.RequestID(100+i), p, proto.Outcome(k%3), 5)
+		}
+		tb.do(batch...)
+	}
+	tb.lock(p)
+	tb.settlePool(p, 0)
+	for _, row := range []struct {
+		name  string
+		views Views
+	}{{"untold", nil}, {"told", &tally{}}} {
+		b.Run(row.name, func(b *testing.B) {
+			for range max(1, b.N/len(tb.journal.records)) {
+				r := NewReplica()
+				r.Tell(row.views)
+				for n, record := range tb.journal.records {
+					if err := r.Apply(uint64(n+1), record); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+			rounds := max(1, b.N/len(tb.journal.records))
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(rounds*len(tb.journal.records)), "ns/record")
+			if t, ok := row.views.(*tally); ok {
+				b.ReportMetric(float64(t.bytes)/float64(t.pairs), "B/pair")
+			}
+		})
+	}
+	b.Run("chain", func(b *testing.B) {
+		var p past
+		record := tb.journal.records[len(tb.journal.records)/2]
+		b.ReportAllocs()
+		for b.Loop() {
+			p.chain(record)
+		}
+	})
+}
+
+// tally is views that only count.
+type tally struct {
+	noViews
+	pairs, bytes int
+}
+
+func (t *tally) Put(_ uint8, key, value []byte) {
+	t.pairs++
+	t.bytes += len(key) + len(value)
+}
