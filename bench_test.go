@@ -86,6 +86,10 @@ func TestBenchRunAuditsAServerOfItsOwn(t *testing.T) {
 			if report.Stakes.Receipts+report.Deeds.Answered < 100 || len(report.Timeline) < 2 {
 				t.Errorf("%+v, %+v", report.Stakes, report.Deeds)
 			}
+			if w := report.Watched; w == nil || w.TCP["CurrEstab"] == 0 || w.RSSMax == 0 || w.FilesMax < 60 || len(w.Threads) < 3 ||
+				report.Looks[1].Metrics["server_journal_durable"] == 0 || report.Limits == nil || report.Limits.Write.Count == 0 {
+				t.Errorf("%+v, %+v, %+v", w, report.Limits, report.Looks[1])
+			}
 			switch c := report.Connections; name {
 			case "churn and departure", "storm": // who is away when its time to depart comes does not come back
 				if c.Returned == 0 || c.Returned > c.Dropped || name == "storm" && c.Returned != c.Dropped {

@@ -90,7 +90,11 @@ func Run(ctx context.Context, plan Plan) (*Report, error) {
 	for _, w := range r.workers {
 		go w.run() // ends after phaseStop, with a last tally
 	}
+	beside, end := context.WithCancel(context.Background())
+	r.watch = startWatch(beside, r.base, plan.ServerPID, plan.Desk)
 	r.conduct(ctx)
+	end()
+	<-r.watch.done
 	if plan.Live && plan.Progress != nil {
 		fmt.Fprint(plan.Progress, "\r\x1b[K")
 	}
@@ -123,6 +127,7 @@ type run struct {
 	sampled     time.Time
 	inhabited   time.Time // when somebody was connected
 	timeline    []Moment
+	watch       *watch
 	stopped     bool // by ctx
 	deserted    bool // every connection was lost
 }

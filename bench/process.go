@@ -1,7 +1,6 @@
 package bench
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"strconv"
@@ -47,14 +46,7 @@ func (p *process) sample(base time.Time) error {
 		return fmt.Errorf("measure process %d: %w", p.pid, err)
 	}
 	s := sample{at: time.Since(base)}
-	// proc(5): utime and stime are fields 14 and 15; the name, field 2, may hold anything but ends with the last ')'.
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	for _, field := range []int{14, 15} {
-		if field-3 < len(fields) {
-			ticks, _ := strconv.ParseInt(fields[field-3], 10, 64)
-			s.cpu += time.Duration(ticks) * tickOfProc
-		}
-	}
+	_, s.cpu = readStat(stat)
 	numbers := procNumbers(status)
 	s.rss, s.anon = numbers["VmRSS"]<<10, numbers["RssAnon"]<<10
 	s.threads = numbers["Threads"]

@@ -15,24 +15,28 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 	"golang.org/x/sys/unix"
 
+	"tote/server/bench/limit"
 	"tote/server/proto"
 )
 
 // Report is what a run has found. Times in JSON say their unit in their names.
 type Report struct {
-	Conditions  Conditions  `json:"conditions"`
-	Connections Connections `json:"connections"`
-	Stakes      Stakes      `json:"stakes"`
-	Deeds       Deeds       `json:"deeds"` // requests other than stakes
-	Delivered   Delivered   `json:"delivered"`
-	Latency     Latencies   `json:"latency"`
-	Classes     []Class     `json:"classes,omitempty"` // of games, where there are several
-	Timeline    []Moment    `json:"timeline"`          // a second each
-	Server      *Use        `json:"server,omitempty"`  // nil where no process was named
-	Generator   Generator   `json:"generator"`
-	Checks      []Check     `json:"checks"`
-	Faults      []Fault     `json:"faults"`
-	Warnings    []string    `json:"warnings"`
+	Conditions  Conditions    `json:"conditions"`
+	Connections Connections   `json:"connections"`
+	Stakes      Stakes        `json:"stakes"`
+	Deeds       Deeds         `json:"deeds"` // requests other than stakes
+	Delivered   Delivered     `json:"delivered"`
+	Latency     Latencies     `json:"latency"`
+	Classes     []Class       `json:"classes,omitempty"` // of games, where there are several
+	Timeline    []Moment      `json:"timeline"`          // a second each
+	Server      *Use          `json:"server,omitempty"`  // nil where no process was named
+	Generator   Generator     `json:"generator"`
+	Watched     *Watched      `json:"watched,omitempty"` // nil where there was not the time for it
+	Looks       []Look        `json:"looks"`             // a second each
+	Limits      *limit.Limits `json:"limits,omitempty"`  // of this machine, measured beside the run
+	Checks      []Check       `json:"checks"`
+	Faults      []Fault       `json:"faults"`
+	Warnings    []string      `json:"warnings"`
 	// Stopped says that the run was ended before its time; then the books were not compared.
 	Stopped bool `json:"stopped"`
 	// Unfinished says why a run that was not stopped did not come to its end.
@@ -210,7 +214,7 @@ func (r *run) report() *Report {
 			deedCounts:   res.deeds,
 			AchievedRate: perSecond(r.playTo.deeds.Answered-r.playFrom.deeds.Answered, played),
 		},
-		Timeline: r.timeline,
+		Timeline: r.timeline, Watched: r.watch.sum(r.playFrom.at, r.playTo.at), Looks: r.watch.looks,
 		Delivered: Delivered{
 			Frames: res.frames, Bytes: res.bytes, Broadcasts: res.broadcasts, Conflated: res.conflated,
 			Pings: res.pings, Heartbeats: res.heartbeats, Stale: res.stale, Asides: res.asides, Unknown: res.unknown,
@@ -480,6 +484,29 @@ func (r *Report) WriteText(w io.Writer) {
 			mebibytes(s.RSSBefore), mebibytes(s.RSSJoined), mebibytes(s.RSSEarly), mebibytes(s.RSSLate),
 			mebibytes(s.AnonEarly), mebibytes(s.AnonLate), s.GrowthPerReceipt)
 	}
+	if s := r.Watched; s != nil {
+		fmt.Fprintf(w, "host:   %.2f cores in use (%.0f %% of that softirq), %s of TCP memory at most, %s descriptors, %.0f switches/s, %s/s sent, %s/s to disk\n",
+			s.HostCores, 100*s.Softirq, mebibytes(s.MemoryMax), grouped(s.FilesMax), s.Switches, mebibytes(uint64(s.NetOut)), mebibytes(uint64(s.DiskWrite)))
+		var odd []string
+		for _, name := range []string{"ListenOverflows", "ListenDrops", "RetransSegs", "TCPTimeouts", "TCPAbortOnMemory", "SyncookiesSent", "AttemptFails"} {
+			if s.TCP[name] > 0 {
+				odd = append(odd, fmt.Sprintf("%s %d", name, s.TCP[name]))
+			}
+		}
+		if len(odd) > 0 {
+			fmt.Fprintf(w, "        TCP: %s\n", strings.Join(odd, ", "))
+		}
+	}
+	if l := r.Limits; l != nil {
+		fmt.Fprintf(w, "limit:  a bare write costs %.2f µs of CPU, an epoll and read %.2f, a synced append %.0f µs of time\n", l.Write.CPU, l.Read.CPU, l.Sync.Wall)
+		if s := r.Server; s != nil && s.CPUPerFrame > 0 {
+			fmt.Fprintf(w, "        server: %s\n", ofLimit(s.CPUPerFrame, l.Write.CPU, "a delivered frame", "a write"))
+		}
+		if p := r.Latency.Receipt.P50; p > 0 {
+			fmt.Fprintf(w, "        median receipt: %s\n", ofLimit(float64(p), l.Sync.Wall, "", "a synced append"))
+		}
+		fmt.Fprintf(w, "        generator: %s\n", ofLimit(r.Generator.CPUPerFrame, l.Read.CPU, "a frame", "an epoll and read"))
+	}
 	fmt.Fprintf(w, "generator: %.2f µs CPU per delivered frame (%.2f cores), busy %.0f %%\n\n",
 		r.Generator.CPUPerFrame, r.Generator.Cores, 100*r.Generator.Busy)
 
@@ -505,6 +532,14 @@ func (r *Report) WriteText(w io.Writer) {
 	case r.Unfinished != "":
 		fmt.Fprintf(w, "UNFINISHED  %s\n", r.Unfinished)
 	}
+}
+
+// ofLimit says how many times the limit something costs.
+func ofLimit(cost, limit float64, what, than string) string {
+	if what != "" {
+		what = " for " + what
+	}
+	return strings.TrimSpace(fmt.Sprintf("%.1f × of the limit%s, which is that of %s", cost/max(limit, 1e-9), what, than))
 }
 
 // grouped writes 1234567 as 1,234,567.

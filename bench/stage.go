@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tote/server/bench/limit"
 	"tote/server/proto"
 	"tote/server/proto/control"
 )
@@ -35,12 +36,18 @@ type Stage struct {
 	ServerPID int          // to measure; 0: found by its port where it is on this host
 	Sources   []netip.Addr // see Plan
 	Workers   int          // see Plan
+	NoLimits  bool         // the machine's limits are not measured
+	Cost      float64      // of the server's host, per hour; 0: unknown
 	Log       *slog.Logger
 	Progress  io.Writer
 	Live      bool
 
+	data     string // of an own server
 	patience patience
 }
+
+// limitSockets is how many sockets the limits are measured with at most: with more, the time goes into opening them.
+const limitSockets = 2000
 
 // stageCredits are what each guest of an own server gets, where the scenario says nothing: enough for any run.
 const stageCredits = proto.Amount(1_000_000)
@@ -72,6 +79,7 @@ func (s *Scenario) Run(ctx context.Context, on Stage) (report *Report, err error
 		return nil, err
 	}
 	on.Target, on.Admin, on.ServerPID = "ws://"+server.addresses.Listen+"/ws", "http://"+server.addresses.Admin, server.command.Process.Pid
+	on.data = data
 	report, err = s.play(ctx, &on)
 	if report == nil {
 		return nil, errors.Join(err, server.stop())
@@ -117,6 +125,15 @@ func (s *Scenario) play(ctx context.Context, on *Stage) (*Report, error) {
 	plan.Target, plan.Sources, plan.Workers, plan.ServerPID = on.Target, on.Sources, on.Workers, on.ServerPID
 	plan.Alone = on.Binary != "" && on.Admin != ""
 	plan.Log, plan.Progress, plan.Live, plan.patience = on.Log, on.Progress, on.Live, on.patience
+	if on.Admin != "" {
+		plan.Desk = desk
+	}
+	var limits *limit.Limits
+	if !on.NoLimits {
+		if limits, err = limit.Measure(ctx, limit.Config{Sockets: min(s.Users, limitSockets), Dir: on.data}); err != nil {
+			return nil, errors.Join(fmt.Errorf("measure the limits: %w", err), games.close(ctx))
+		}
+	}
 	if len(games.croupiers) > 0 {
 		plan.During = games.turn
 	}
@@ -124,6 +141,7 @@ func (s *Scenario) play(ctx context.Context, on *Stage) (*Report, error) {
 	if report == nil {
 		return nil, err
 	}
+	report.Limits = limits
 	report.Conditions.Scenario, report.Conditions.Variant, report.Conditions.About = s.Name, s.Variant, s.About
 	for i := range report.Classes {
 		report.Classes[i].Name = s.Games[i].Name

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tote/server/bench"
+	"tote/server/bench/limit"
 	"tote/server/bench/model"
 )
 
@@ -24,6 +25,7 @@ import (
 type Bench struct {
 	Run       Run       `cmd:"" help:"Play a scenario, on a server that runs or on one of its own, and audit it."`
 	Scenarios Scenarios `cmd:"" help:"List the built-in scenarios."`
+	Limit     Limit     `cmd:"" help:"Say what the kernel allows on this machine: a write, a read, a synced append, the codec."`
 	Fit       Fit       `cmd:"" help:"Fit models of scalability to a table of throughputs."`
 }
 
@@ -46,6 +48,9 @@ type Run struct {
 	From    []string `help:"Addresses to connect from: single ones, FIRST-LAST, networks. Without it: one for each user where the target is on loopback." placeholder:"ADDR"`
 	Workers int      `help:"Event loops of the generator; 0: one for every two CPUs."`
 	Serve   []string `help:"One more flag for a server of its own; may be repeated: --serve=--idle=1h." placeholder:"FLAG"`
+
+	Cost    float64 `help:"Of the server's host per hour, for the meters that weigh it." placeholder:"MONEY"`
+	NoLimit bool    `help:"Do not measure the machine's limits beside the run."`
 
 	JSON  string `help:"Write the report to this file; -: to the standard output, and nothing else." placeholder:"FILE"`
 	Quiet bool   `help:"No progress."`
@@ -114,7 +119,7 @@ func (c *Run) play(ctx context.Context, log *slog.Logger, s *bench.Scenario, sev
 		return err
 	}
 	on := bench.Stage{Target: c.Target, Admin: c.Admin, Token: c.Token, Binary: self, Serve: c.Serve, ServerPID: c.PID, Sources: from,
-		Workers: c.Workers, Log: log}
+		Workers: c.Workers, Log: log, NoLimits: c.NoLimit, Cost: c.Cost}
 	if on.Target != "" {
 		on.Binary = ""
 		on.Target = withPath(on.Target)
@@ -183,6 +188,26 @@ func (*Scenarios) Run() error {
 			fmt.Printf("%-11s variants: %s\n", "", strings.Join(s.Names, ", "))
 		}
 	}
+	return nil
+}
+
+// Limit is `server bench limit`.
+type Limit struct {
+	Sockets int    `help:"To write to in turn; 0: 1,000, or what the descriptors allow."`
+	Bytes   int    `help:"Of each message; 0: 200."`
+	Dir     string `type:"existingdir" help:"Where the file that is synced is made: on the disk of the journal." placeholder:"DIR"`
+	JSON    bool   `help:"Print JSON."`
+}
+
+func (c *Limit) Run(ctx context.Context) error {
+	l, err := limit.Measure(ctx, limit.Config{Sockets: c.Sockets, Bytes: c.Bytes, Dir: c.Dir, Time: time.Second})
+	switch {
+	case err != nil:
+		return err
+	case c.JSON:
+		return write(os.Stdout, l)
+	}
+	l.WriteText(os.Stdout)
 	return nil
 }
 
