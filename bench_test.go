@@ -104,13 +104,31 @@ func TestBenchRunAuditsAServerOfItsOwn(t *testing.T) {
 	}
 }
 
+// whenPlayed does something once, when the players of a short scenario have come and stake.
+func (s *running) whenPlayed(do func()) {
+	ctx := s.t.Context()
+	go func() { // ends with the test, or before
+		for ctx.Err() == nil {
+			text, _ := s.desk.Metrics(ctx)
+			_, text, _ = strings.Cut(text, "\nserver_journal_appended ")
+			var appended float64
+			if fmt.Sscan(text, &appended); appended > 200 { // 60 accounts, a few pools, stakes
+				do()
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}()
+}
+
 // A server that stands still for two seconds shows in the highest percentiles, because latency counts from the planned time.
 func TestBenchRunSeesAFrozenServer(t *testing.T) {
 	t.Parallel()
 	s := start(t, t.TempDir(), "--guest-credits", "100000")
-	time.AfterFunc(4*time.Second, func() {
+	s.whenPlayed(func() {
 		s.process.Process.Signal(syscall.SIGSTOP)
-		time.AfterFunc(2*time.Second, func() { s.process.Process.Signal(syscall.SIGCONT) })
+		time.Sleep(2 * time.Second)
+		s.process.Process.Signal(syscall.SIGCONT)
 	})
 	// Frozen for a third of play, so that a tenth of all stakes waits for more than half of it.
 	report, said, err := benched(t, "run", scenario(t, shortGame+"[players]\nstakes = \"200/s\"\n"), "--duration", "6s",
@@ -127,7 +145,7 @@ func TestBenchRunSeesAFrozenServer(t *testing.T) {
 func TestBenchRunEndsWithItsServer(t *testing.T) {
 	t.Parallel()
 	s := start(t, t.TempDir(), "--guest-credits", "100000")
-	time.AfterFunc(4*time.Second, func() { s.process.Process.Kill() })
+	s.whenPlayed(func() { s.process.Process.Kill() })
 	report, said, err := benched(t, "run", scenario(t, shortGame+"[players]\nstakes = \"200/s\"\n"), "--duration", "10m",
 		"--target", s.players, "--admin", s.desk.Base, "--json", "-")
 	if err == nil || report == nil || report.Unfinished != "all connections were lost" || !strings.Contains(said, "all connections were lost") {
