@@ -4,7 +4,7 @@
 GO ?= go
 OUTSIDE := engine/page/outside
 
-.PHONY: run build setup test check fuzz bench bench-smoke scale clean
+.PHONY: run build setup test check fuzz bench bench-smoke scale deb container clean
 
 run: build ## a live match with simulated players at http://localhost:8080/
 	./server serve --demo
@@ -52,5 +52,17 @@ scale: ## N connections in one process, in a guest kernel of its own; N=1000000 
 
 N ?= 100000
 
+# A package and an image of the server, linked statically. VERSION counts commits, so that a later one is an upgrade.
+VERSION ?= 0.$(shell git rev-list --count HEAD).$(shell git rev-parse --short HEAD)
+
+deb: ## a Debian package: ./tote_VERSION_ARCHITECTURE.deb
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags="-s -w" -o server .
+	tuning/deb/build.sh ./server $(VERSION) .
+
+container: ## an image with nothing but the server; needs podman or docker
+	$(CONTAINER) build -f tuning/Containerfile -t tote .
+
+CONTAINER ?= podman
+
 clean:
-	rm -rf server data $(OUTSIDE)/node_modules
+	rm -rf server tote_*.deb data $(OUTSIDE)/node_modules
