@@ -114,11 +114,23 @@ test("unknown broadcasts count, unknown messages do not, other games are nobody'
   assert.equal(new Picture().hear({ type: "odds", game: 3, seq: 1 }), FOREIGN);
 });
 
-test("an image shows which settled pools were refunded", () => {
-  const settled = (pool, winner, a) => ({ ...open(pool), state: "settled", winners: [winner], odds: odds(a, 0) });
-  const picture = pictured(1, settled(1, 0, 5), settled(2, 1, 5), settled(3, 1, 0), open(4));
+test("an image says which settled pools were refunded", () => {
+  const settled = (pool, more) => ({ ...open(pool), state: "settled", winners: [0], ...more });
+  const picture = pictured(1, settled(1, {}), settled(2, { refunded: true }), settled(3, { carried_to: 4 }), open(4));
   assert.deepEqual([...picture.pools.values()].map((p) => p.refunded), [false, true, false, false]);
   assert.deepEqual(picture.in("settled").map((p) => p.pool), [1, 2, 3]);
+});
+
+test("a pool that is shown anew keeps what it was", () => {
+  const picture = pictured(1, open(1));
+  picture.hear({ type: "pool", game: 3, seq: 2, t: 5, pool: { ...open(1), withdrawn: [1] } });
+  const [pool] = picture.pools.values();
+  assert.deepEqual([pool.withdrawn, pool.seq, pool.from], [[1], 2, "pool"]);
+});
+
+test("carried money is in what one would get", () => {
+  const pool = { takeout: 1000, carried: 90, odds: odds(0, 0) };
+  assert.equal(money.estimate(pool, 0, 50), 135);
 });
 
 test("events outlive a new image of the same game, not one of another", () => {

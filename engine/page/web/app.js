@@ -234,6 +234,7 @@ function moved(m) {
       board.update(picture.pools.get(m.pool));
       return view.predictions(purse, question);
     case "opened":
+    case "pool":
       return board.update(picture.pools.get(m.pool.pool));
     case "settled":
     case "voided":

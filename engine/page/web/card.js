@@ -119,7 +119,7 @@ export class Card {
   }
 
   #showOdds() {
-    const { odds, t, labels } = this.#pool;
+    const { odds, t, labels, carried, withdrawn } = this.#pool;
     const gross = money.gross(odds);
     odds.forEach((odd, outcome) => {
       const row = this.#rows[outcome];
@@ -129,12 +129,21 @@ export class Card {
       row.element.dataset.staked = odd.staked;
       row.bar.style.width = `${share}%`;
       say(row.x, money.multiplier(odd.x));
-      say(row.part, odd.staked === 0 ? "nobody yet" : `${Math.round(share)}% · ${money.credits(odd.staked)} by ${words.count(odd.backers, "player")}`);
+      if (withdrawn?.includes(outcome)) this.#withdraw(row);
+      else say(row.part, odd.staked === 0 ? "nobody yet" : `${Math.round(share)}% · ${money.credits(odd.staked)} by ${words.count(odd.backers, "player")}`);
       if (odd.x !== before) this.#flash(row.x, odd.x > before ? "up" : "down");
     });
-    say(this.pot, `${money.credits(gross)} in the pool`);
+    say(this.pot, `${money.credits(gross)} in the pool` + (carried ? `, ${money.credits(carried)} carried over to it` : ""));
     this.asOf.replaceChildren(...this.#time(t / 1000));
     console.assert(odds.length === labels.length, "a pool has odds for each outcome");
+  }
+
+  // An outcome that can be chosen no more.
+  #withdraw(row) {
+    if (row.radio.checked) this.#fold();
+    row.radio.disabled = true;
+    row.element.classList.add("lost");
+    say(row.part, "withdrawn, credits returned");
   }
 
   #time(ms) {
@@ -184,22 +193,25 @@ export class Card {
   }
 
   #showWinners() {
-    const { winners, refunded } = this.#pool;
+    const { winners, refunded, reason, carried_to } = this.#pool;
     for (const [outcome, row] of this.#rows.entries()) {
       const won = winners.includes(outcome);
       row.element.classList.toggle("won", won);
       row.element.classList.toggle("lost", !won);
     }
-    say(this.badge, "Decided");
-    if (refunded) say(this.notice, "Nobody had predicted it: all credits were returned.");
+    say(this.badge, winners.length > 1 ? "Decided: dead heat" : "Decided");
+    if (refunded) say(this.notice, words.refunded(reason));
+    if (carried_to) say(this.notice, "Nobody had predicted it: the pool is carried over to a later question.");
   }
 
   // The winners in words, for the folded card.
   get verdict() {
-    const { state, winners, labels, refunded, odds, x } = this.#pool;
+    const { state, winners, labels, refunded, odds, x, dividends, carried_to } = this.#pool;
     if (state === "voided") return { winner: "Called off", detail: "credits returned" };
     const winner = winners.map((w) => labels[w]).join(", ");
     if (refunded) return { winner, detail: "credits returned" };
+    if (carried_to) return { winner, detail: "carried over" };
+    if (dividends?.length > 1) return { winner, detail: `paid ${dividends.map((d) => money.multiplier(d.x)).join(" and ")}` };
     if (money.gross(odds) === 0) return { winner, detail: "nobody took part" };
     return { winner, detail: `paid ${money.multiplier(x ?? odds[winners[0]].x)}` };
   }
@@ -228,8 +240,11 @@ export class Card {
     const amount = money.parseAmount(this.amount.value);
     for (const chip of this.chips) chip.setAttribute("aria-pressed", String(Number(chip.value) === amount));
     const short = amount > this.#purse.balance;
-    this.amount.setAttribute("aria-invalid", String(Number.isNaN(amount) || short));
+    const { unit } = this.#pool;
+    const odd = unit > 0 && amount % unit !== 0;
+    this.amount.setAttribute("aria-invalid", String(Number.isNaN(amount) || short || odd));
     if (Number.isNaN(amount)) say(this.estimate, "Type a whole number of credits.");
+    else if (odd) say(this.estimate, `Here predictions are multiples of ${money.credits(unit)}.`);
     else if (short) say(this.estimate, `You have ${money.credits(this.#purse.balance)} credits.`);
     else say(this.estimate, `If it is right, you would get about ${money.credits(money.estimate(this.#pool, this.#chosen, amount))}.`);
     say(this.button, this.#buttonText(amount, label));

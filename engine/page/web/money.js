@@ -47,7 +47,7 @@ export function worth(pool, outcome, amount) {
 
 function payout(pool, winning, total, amount) {
   const [w, t, a] = [BigInt(winning), BigInt(total), BigInt(amount)];
-  const net = t - (t * BigInt(pool.takeout ?? 0)) / 10_000n;
+  const net = t - (t * BigInt(pool.takeout ?? 0)) / 10_000n + BigInt(pool.carried ?? 0);
   return Number((net * a) / w);
 }
 

@@ -27,7 +27,7 @@ export class Picture {
     this.game = joined.game;
     this.stale = false;
     this.seq = joined.seq;
-    this.pools = new Map(joined.pools.map((p) => [p.pool, { ...p, ...told(joined), from: "image", refunded: refunded(p) }]));
+    this.pools = new Map(joined.pools.map((p) => [p.pool, { ...p, ...told(joined), from: "image", refunded: p.refunded ?? false }]));
   }
 
   // Any message. Types that are not known are ignored, but their numbers count.
@@ -55,16 +55,22 @@ export class Picture {
     const pool = this.pools.get(m.pool);
     switch (m.type) {
       case "odds":
-        if (pool) Object.assign(pool, { odds: m.odds, ...told(m) });
+        if (pool) Object.assign(pool, { odds: m.odds, carried: m.carried, ...told(m) });
         break;
       case "opened":
         this.pools.set(m.pool.pool, { ...m.pool, ...told(m) });
+        break;
+      case "pool": // anew, without how it ended
+        this.pools.set(m.pool.pool, { ...this.pools.get(m.pool.pool), ...m.pool, ...told(m) });
         break;
       case "locked":
         if (pool) Object.assign(pool, { state: "locked", odds: m.odds, ...told(m) });
         break;
       case "settled":
-        if (pool) Object.assign(pool, { state: "settled", winners: m.winners, paid: m.paid, x: m.x, refunded: m.refunded });
+        if (pool) {
+          const { winners, paid, x, refunded, reason, dividends, carried_to } = m;
+          Object.assign(pool, { state: "settled", winners, paid, x, refunded, reason, dividends, carried_to });
+        }
         break;
       case "voided":
         if (pool) Object.assign(pool, { state: "voided", reason: m.reason });
@@ -88,12 +94,6 @@ export class Picture {
 // What told a pool's odds: the broadcast's number, kind and time.
 function told({ seq, type, t }) {
   return { seq, from: type, t };
-}
-
-// An image does not say whether stakes were returned because nobody backed the winner, but its odds do.
-function refunded(pool) {
-  const staked = pool.odds.some((odd) => odd.staked > 0);
-  return pool.state === "settled" && staked && pool.winners.every((w) => pool.odds[w].staked === 0);
 }
 
 // The game that a pool belongs to is in the upper bits of its id.

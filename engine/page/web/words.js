@@ -10,6 +10,10 @@ const refusals = {
   pool_full: "This question cannot take that much more. Nothing was taken.",
   stake_small: "That is less than this question takes. Choose a larger amount.",
   stake_large: "That is more than this question takes at once. Choose a smaller amount.",
+  stakes_fast: "That was too fast. Nothing was taken; wait a second.",
+  account_full: "You would have more on this question than one player may. Choose a smaller amount.",
+  late_full: "So shortly before the question locks, nobody may have that much on it. Choose a smaller amount.",
+  outcome_withdrawn: "This answer was withdrawn. Nothing was taken; choose another one.",
   predictions_many: "You have too many open predictions. Wait until some are decided.",
   busy: "The server is busy. Nothing was taken; try again in a moment.",
   not_placed: "The connection was lost before your prediction arrived. Nothing was taken.",
@@ -34,6 +38,11 @@ export function lost({ outcome, amount }, pool) {
 
 export function returned({ outcome, amount }, pool) {
   return pool ? `${pool.question} Your ${credits(amount)} on ${pool.labels[outcome]} came back.` : `Your ${credits(amount)} came back.`;
+}
+
+// Why a decided question returned all credits.
+export function refunded(reason) {
+  return reason === "one_sided" ? "Nobody had predicted anything else: all credits were returned." : "Nobody had predicted it: all credits were returned.";
 }
 
 const happened = {
