@@ -694,6 +694,71 @@ func TestMissedMessagesAreTold(t *testing.T) {
 	}
 }
 
+// A pool by all rules, from the shell's client to the players' private lanes, over a kill: a withdrawn outcome, a dead heat with
+// dividends, and what nobody has won in the pool before.
+func TestRulesOverTheWire(t *testing.T) {
+	s := start(t, t.TempDir())
+	c, account := s.dial("Ada", 10_000)
+	game, _ := s.game(0)
+	labels := []string{"A", "B", "C", "D"}
+	open := func(o proto.PoolOpening) proto.PoolID {
+		o.Question, o.Labels = "Who?", labels
+		return must(s.desk.OpenPool(t.Context(), game, o))(t).Pool
+	}
+	first := open(proto.PoolOpening{Takeout: 1000, Rules: proto.Rules{NoWinner: proto.NoWinnerCarry}})
+	second := open(proto.PoolOpening{Rules: proto.Rules{Payout: proto.PayoutDividend, Unit: 100, Break: 10, AccountMax: 1500}})
+	stake := func(p proto.PoolID, o proto.Outcome, amount proto.Amount) {
+		t.Helper()
+		ask[*proto.Receipt](t, c, proto.Request{Type: proto.RequestStake, Pool: p, Outcome: o, Amount: amount})
+	}
+	refused := func(p proto.PoolID, o proto.Outcome, amount proto.Amount, want proto.Refusal) {
+		t.Helper()
+		if m := ask[*proto.Refused](t, c, proto.Request{Type: proto.RequestStake, Pool: p, Outcome: o, Amount: amount}); m.Reason != want {
+			t.Errorf("refused %+v, want %s", m, want.Code())
+		}
+	}
+	stake(first, 0, 1000)
+	must(s.desk.Lock(t.Context(), first, 0))(t)
+	must(s.desk.Settle(t.Context(), first, 1))(t) // 900 go on
+	refused(second, 0, 150, proto.RefusedStakeUnits)
+	stake(second, 0, 600)
+	stake(second, 1, 300)
+	stake(second, 3, 500)
+	refused(second, 3, 200, proto.RefusedAccountFull)
+	must(s.desk.WithdrawOutcome(t.Context(), second, 3))(t)
+	if m, ok := must(c.Receive())(t).(*proto.Refund); !ok || m.Reason != proto.RefundWithdrawn || m.Amount != 500 {
+		t.Errorf("refund %+v", m)
+	}
+	refused(second, 3, 100, proto.RefusedOutcomeWithdrawn)
+	stake(second, 2, 600)
+	c.Close()
+	s.process.Process.Kill()
+	s.gone()
+	s = start(t, s.data)
+	c = s.hello(account.Token)
+	defer c.Close()
+	pools := must(s.desk.Pools(t.Context(), game))(t).Pools
+	if p := pools[1]; p.Carried != 900 || len(p.Withdrawn) != 1 || p.Unit != 100 || pools[0].CarriedTo != second {
+		t.Errorf("pools after the kill: %+v", pools)
+	}
+	must(s.desk.Lock(t.Context(), second, 0))(t)
+	must(s.desk.Settle(t.Context(), second, 0, 1))(t)
+	// net 1500 + 900, profit 1500, 750 each: 1350 on 600 is 225, so 220 a unit; 1050 on 300 is 350.
+	want := map[proto.Outcome]proto.Amount{0: 1320, 1: 1050}
+	for range want {
+		if m, ok := must(c.Receive())(t).(*proto.Payout); !ok || m.Payout != want[m.Outcome] {
+			t.Errorf("payout %+v", m)
+		}
+	}
+	if m := ask[*proto.Account](t, c, proto.Request{Type: proto.RequestAccount}); m.Balance != 10_000-1000-1500+1320+1050 {
+		t.Errorf("account %+v", m)
+	}
+	s.stop()
+	if money := s.audited().Money; money["house"] != 130 || money["pools"] != 0 { // takeout 100, breakage 30
+		t.Errorf("the money: %v", money)
+	}
+}
+
 // A demo that was stopped in the middle of its match starts a new one, and nobody is left in the old one.
 func TestDemoStartsAfresh(t *testing.T) {
 	data := t.TempDir()

@@ -738,7 +738,7 @@ func play(t testing.TB, shards int, seed uint64, steps int) *table {
 	var pools []proto.PoolID
 	for range 4 {
 		games = append(games, tb.game())
-		pools = append(pools, tb.pool(games[len(games)-1], proto.PoolOpening{Takeout: uint16(r.IntN(3000)), StakeMax: 900}))
+		pools = append(pools, tb.pool(games[len(games)-1], proto.PoolOpening{Takeout: uint16(r.IntN(3000)), StakeMax: 900, Rules: someRules(r)}))
 		pools = append(pools, tb.pool(games[len(games)-1], randomDynamic(r)))
 	}
 	request := proto.RequestID(100)
@@ -748,11 +748,14 @@ func play(t testing.TB, shards int, seed uint64, steps int) *table {
 		case 12:
 			pools = append(pools, tb.pool(games[r.IntN(len(games))], randomDynamic(r)))
 		case 0:
-			pools = append(pools, tb.pool(games[r.IntN(len(games))], proto.PoolOpening{Takeout: uint16(r.IntN(3000)), LocksAt: tb.now + proto.Time(1+r.IntN(9_000_000))}))
+			pools = append(pools, tb.pool(games[r.IntN(len(games))], proto.PoolOpening{Takeout: uint16(r.IntN(3000)), LocksAt: tb.now + proto.Time(1+r.IntN(9_000_000)), Rules: someRules(r)}))
 		case 1:
 			tb.do(Command{Kind: LockPool, From: desk, Pool: p, Args: &proto.Locking{At: tb.now - proto.Time(r.IntN(2)*r.IntN(8_000_000))}})
 		case 2:
-			tb.do(Command{Kind: SettlePool, From: desk, Pool: p, Args: &proto.Settlement{Winners: []proto.Outcome{proto.Outcome(r.IntN(4))}}})
+			tb.do(Command{Kind: SettlePool, From: desk, Pool: p, Args: &proto.Settlement{Winners: []proto.Outcome{proto.Outcome(r.IntN(4)), proto.Outcome(r.IntN(3))}[:1+r.IntN(2)]}})
+			if r.IntN(3) == 0 {
+				tb.do(Command{Kind: WithdrawOutcome, From: desk, Pool: p, Args: &proto.OutcomeWithdrawal{Outcome: proto.Outcome(r.IntN(4))}})
+			}
 		case 3:
 			tb.do(Command{Kind: VoidPool, From: desk, Pool: p, Args: &proto.Voiding{Reason: "chance"}})
 		case 4:
