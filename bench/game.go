@@ -83,15 +83,15 @@ func (g *game) learn(kind string, seq uint64, text []byte) error {
 	case "voided":
 		var m proto.Voided
 		return g.change(text, &m, func() proto.PoolID { return m.Pool }, func(p *pool) { p.state = proto.PoolVoided })
-	case "opened":
-		var m proto.Opened
+	case "pool":
+		var m proto.PoolChanged
 		if err := json.Unmarshal(text, &m); err != nil {
 			return err
 		}
 		g.show(&m.Pool)
 		g.sort()
-	case "pool":
-		var m proto.PoolChanged
+	case "opened":
+		var m proto.Opened
 		if err := json.Unmarshal(text, &m); err != nil {
 			return err
 		}

@@ -341,7 +341,7 @@ func (w *worker) message(p *player, text []byte) {
 			w.tally.measure(p.class, meterOdds, latency(w.wall, head.T))
 		}
 		w.broadcast(p, &head, text)
-	case "event", "opened", "locked", "settled", "voided", "game":
+	case "event", "opened", "locked", "settled", "voided", "game", "pool":
 		if p.manner == mannerUsual {
 			w.tally.record(meterLifecycle, latency(w.wall, head.T))
 		}
@@ -350,6 +350,10 @@ func (w *worker) message(p *player, text []byte) {
 		w.conflated(p, text)
 	case "heartbeat":
 		w.heartbeat(p, &head, text)
+	case "question":
+		if head.N != 0 {
+			w.numbered(p, head.N)
+		}
 	case "receipt", "refused":
 		if head.N != 0 || head.Type == "receipt" {
 			w.numbered(p, head.N)

@@ -235,7 +235,7 @@ func (s *Shard) askPool(a *account, asked *refusedStake) {
 // letter asks for a stake or a sale, with what the pool wants to know of the account.
 func (a *account) letter(asked *refusedStake) letter {
 	l := letter{kind: letterDecide, sell: asked.sell, account: a.id, pool: asked.pool, outcome: asked.outcome, request: asked.request,
-		amount: asked.amount, shares: asked.shares, limit: asked.limit, arrived: asked.arrived, circles: a.circles}
+		amount: asked.amount, shares: asked.shares, limit: asked.limit, arrived: asked.arrived, circles: a.circles()}
 	if asked.sell {
 		l.selling = a.offer(newPlace(asked.pool, asked.outcome), asked.shares)
 	}
@@ -433,7 +433,7 @@ func (s *Shard) result(l *letter) {
 
 func (s *Shard) showAccount(c *Command, a *account) {
 	m := &proto.Account{ID: c.ID, T: s.now, Account: a.id, Name: a.name, Balance: a.free(), Held: a.balance - a.free(),
-		Following: slices.Clone(a.following)}
+		Following: slices.Clone(a.following())}
 	for i := range a.tickets {
 		m.Staked += a.cost(&a.tickets[i])
 	}

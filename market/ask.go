@@ -104,7 +104,7 @@ func (s *Shard) inquire(c *Command, a *account) {
 }
 
 func (s *Shard) sendErrand(to *Shard, c *Command, a *account) {
-	s.write(to, &letter{kind: letterErrand, errand: &errand{command: *c, name: a.name, circles: a.circles}})
+	s.write(to, &letter{kind: letterErrand, errand: &errand{command: *c, name: a.name, circles: a.circles()}})
 }
 
 // backs reports whether the account has an open prediction in the pool.

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"tote/server/market/rules"
 	"tote/server/proto"
 )
 
@@ -597,5 +598,29 @@ func FuzzSocial(f *testing.F) {
 		again := reopen(t, 2, replayed, slices.Clone(tb.journal.records))
 		again.now = tb.now
 		again.after(challengesDefault + proto.Minute)
+	})
+}
+
+// What a question costs the shard that compiles its rules, and then at each event.
+func BenchmarkRuledQuestion(b *testing.B) {
+	g := &game{opening: proto.GameOpening{Teams: [2]string{"Argentina", "France"}}}
+	q := inquiry{Settle: proto.SettledByRules}
+	for i := range ruledOutcomesMax {
+		q.Wins = append(q.Wins, fmt.Sprintf(`event.kind == "goal" && event.team == 1 && game.score1 > pool.score1 && game.minute %% 8 == %d`, i))
+	}
+	b.Run("ask", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := q.compile(g, len(q.Wins)); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("event", func(b *testing.B) {
+		p := &pool{inquiry: &q}
+		q.program, _ = q.compile(g, len(q.Wins))
+		e := &proto.Event{Kind: "goal", Team: 2}
+		for b.Loop() {
+			g.resolvePool(&plan{}, p, e, rules.State{Minute: 7}, nil)
+		}
 	})
 }

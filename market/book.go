@@ -25,15 +25,44 @@ type book struct {
 
 // account is a player's money and predictions.
 type account struct {
-	id        proto.AccountID
-	name      string
-	balance   proto.Amount   // ≥ 0
-	tickets   []ticket       // open ones, by sequence number
-	closed    []closedTicket // the last closedMax, by sequence number
-	trades    *trades        // in dynamic pools; nil for most
+	id      proto.AccountID
+	name    string
+	balance proto.Amount   // ≥ 0
+	tickets []ticket       // open ones, by sequence number
+	closed  []closedTicket // the last closedMax, by sequence number
+	trades  *trades        // in dynamic pools; nil for most
+	ties    *ties          // nil: none
+	live    *live          // nil in a replica
+}
+
+// ties are whom an account follows and the circles that it is in.
+type ties struct {
 	following []proto.Friend
-	circles   *[]proto.CircleName // by id; nil: none
-	live      *live               // nil in a replica
+	circles   *[]proto.CircleName // by id, never changed in place; nil: none
+}
+
+func (a *account) following() []proto.Friend {
+	if a.ties == nil {
+		return nil
+	}
+	return a.ties.following
+}
+
+func (a *account) circles() *[]proto.CircleName {
+	if a.ties == nil {
+		return nil
+	}
+	return a.ties.circles
+}
+
+// tie changes the account's ties; where none are left, it has none.
+func (a *account) tie(change func(*ties)) {
+	if a.ties == nil {
+		a.ties = &ties{}
+	}
+	if change(a.ties); len(a.ties.following) == 0 && a.ties.circles == nil {
+		a.ties = nil
+	}
 }
 
 // game is a live event.
@@ -146,9 +175,11 @@ func (b *book) applyAccount(seq proto.Seq, r *record) error {
 			b.withdrawals -= r.amount
 		}
 	case recordFollowed:
-		a.following = append(a.following, proto.Friend{Account: r.other, Name: r.name})
+		a.tie(func(t *ties) { t.following = append(t.following, proto.Friend{Account: r.other, Name: r.name}) })
 	case recordUnfollowed:
-		a.following = slices.DeleteFunc(a.following, func(f proto.Friend) bool { return f.Account == r.other })
+		a.tie(func(t *ties) {
+			t.following = slices.DeleteFunc(t.following, func(f proto.Friend) bool { return f.Account == r.other })
+		})
 	}
 	return nil
 }

@@ -73,30 +73,26 @@ func nameOf(circles *[]proto.CircleName, id proto.CircleID) string {
 // join puts a circle among the account's, and leave takes it out. They are kept by id, for acceptances of two shards may come in
 // any order, and never changed in place, for letters hold them.
 func (a *account) join(id proto.CircleID, name string) {
-	var circles []proto.CircleName
-	if a.circles != nil {
-		circles = slices.Clone(*a.circles)
-	}
+	circles := slices.Clone(a.circleNames())
 	at, _ := slices.BinarySearchFunc(circles, id, func(c proto.CircleName, id proto.CircleID) int { return cmp.Compare(c.Circle, id) })
 	circles = slices.Insert(circles, at, proto.CircleName{Circle: id, Name: name})
-	a.circles = &circles
+	a.tie(func(t *ties) { t.circles = &circles })
 }
 
 func (a *account) leave(id proto.CircleID) {
-	if a.circles == nil {
-		return
-	}
-	circles := slices.DeleteFunc(slices.Clone(*a.circles), func(c proto.CircleName) bool { return c.Circle == id })
-	if a.circles = &circles; len(circles) == 0 {
-		a.circles = nil
-	}
+	circles := slices.DeleteFunc(slices.Clone(a.circleNames()), func(c proto.CircleName) bool { return c.Circle == id })
+	a.tie(func(t *ties) {
+		if t.circles = &circles; len(circles) == 0 {
+			t.circles = nil
+		}
+	})
 }
 
 func (a *account) circleNames() []proto.CircleName {
-	if a.circles == nil {
-		return []proto.CircleName{}
+	if circles := a.circles(); circles != nil {
+		return *circles
 	}
-	return *a.circles
+	return []proto.CircleName{}
 }
 
 // circleCommand is the account's side.
@@ -110,7 +106,7 @@ func (s *Shard) circleCommand(c *Command, a *account) {
 		return
 	}
 	switch {
-	case !in(a.circles, c.Circle):
+	case !in(a.circles(), c.Circle):
 		s.refuse(c, proto.RefusedCircleForeign)
 	case c.Kind == EnterRoom:
 		s.sendErrand(s.market.shardOfGame(c.Game), c, a)
@@ -123,7 +119,7 @@ func (s *Shard) circleCommand(c *Command, a *account) {
 func (s *Shard) joinCircle(c *Command, a *account) {
 	live := s.lives(a)
 	switch {
-	case c.Kind == JoinCircle && in(a.circles, c.Circle):
+	case c.Kind == JoinCircle && in(a.circles(), c.Circle):
 	case c.Kind == CreateCircle && !validText(c.Args.(*proto.CircleOpening).Name):
 		s.refuse(c, proto.RefusedTextInvalid)
 		return
@@ -250,7 +246,7 @@ func (s *Shard) membership(l *letter) {
 	a, c := s.accounts[l.account], &l.errand.command
 	if l.joins {
 		a.live.joining--
-		if l.refusal == proto.Accepted && !in(a.circles, c.Circle) {
+		if l.refusal == proto.Accepted && !in(a.circles(), c.Circle) {
 			a.join(c.Circle, l.errand.circle)
 		}
 		s.rest(a)
@@ -453,7 +449,7 @@ func (s *Shard) letIn(c *Command) {
 			s.refuse(c, proto.RefusedAccountUnknown)
 			return
 		}
-		e.circles = a.circles
+		e.circles = a.circles()
 	} else {
 		o := s.circles[c.Circle]
 		if o == nil || !o.member(c.Account) {

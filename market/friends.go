@@ -36,10 +36,10 @@ func (s *Shard) newQuestion(c *Command) (*question, uint64) {
 // whether there is such a pool.
 func (s *Shard) showFriends(c *Command, a *account) {
 	q, number := s.newQuestion(c)
-	s.ask(s.market.shardOfGame(c.Pool.Game()), q, number, asking{pool: c.Pool, poolOnly: true, circles: a.circles})
+	s.ask(s.market.shardOfGame(c.Pool.Game()), q, number, asking{pool: c.Pool, poolOnly: true, circles: a.circles()})
 	for i, to := range s.market.shards {
 		var there []proto.Friend
-		for _, friend := range a.following {
+		for _, friend := range a.following() {
 			if spread(uint64(friend.Account), len(s.market.shards)) == i {
 				there = append(there, friend)
 			}
@@ -57,7 +57,7 @@ func (s *Shard) follow(c *Command, a *account) {
 	case c.Other == c.Account:
 		s.refuse(c, proto.RefusedFollowSelf)
 		return
-	case len(a.following) >= followsMax:
+	case len(a.following()) >= followsMax:
 		s.refuse(c, proto.RefusedFollowsMany)
 		return
 	}
@@ -74,7 +74,7 @@ func (s *Shard) unfollow(c *Command, a *account) {
 }
 
 func follows(a *account, other proto.AccountID) bool {
-	return slices.ContainsFunc(a.following, func(f proto.Friend) bool { return f.Account == other })
+	return slices.ContainsFunc(a.following(), func(f proto.Friend) bool { return f.Account == other })
 }
 
 // answer is the asked shard's side.
@@ -150,7 +150,7 @@ func (s *Shard) followed(c *Command, name string) {
 	case name == "":
 		s.refuse(c, proto.RefusedAccountUnknown)
 		return
-	case len(a.following) >= followsMax: // filled up while the name was asked for
+	case len(a.following()) >= followsMax: // filled up while the name was asked for
 		s.refuse(c, proto.RefusedFollowsMany)
 		return
 	case !follows(a, c.Other):

@@ -57,8 +57,8 @@ func (e *encoder) account(a *account) {
 		e.uint(a.closed[i].end)
 	}
 	e.trades(a.trades)
-	e.uint(uint64(len(a.following)))
-	for _, f := range a.following {
+	e.uint(uint64(len(a.following())))
+	for _, f := range a.following() {
 		e.uint(uint64(f.Account))
 		e.text(f.Name)
 	}
@@ -241,7 +241,8 @@ func (d *decoder) account() (*account, error) {
 	}
 	a.trades = d.trades()
 	for range d.count() {
-		a.following = append(a.following, proto.Friend{Account: proto.AccountID(d.uint()), Name: d.text()})
+		friend := proto.Friend{Account: proto.AccountID(d.uint()), Name: d.text()}
+		a.tie(func(t *ties) { t.following = append(t.following, friend) })
 	}
 	for range d.count() {
 		a.join(proto.CircleID(d.uint()), d.text())
