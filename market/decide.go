@@ -44,14 +44,14 @@ func (p *pool) refusal(l *letter, seen proto.Seq) proto.Refusal {
 	switch {
 	case p == nil:
 		return proto.RefusedPoolUnknown
+	case p.closedTo(l) != proto.Accepted:
+		return p.closedTo(l)
 	case l.sell && !p.buysBack():
 		return proto.RefusedPoolUnsold
 	case p.state == proto.PoolSettled:
 		return proto.RefusedPoolSettled
 	case p.state == proto.PoolVoided:
 		return proto.RefusedPoolVoided
-	case p.closedTo(l) != proto.Accepted:
-		return p.closedTo(l)
 	case p.state == proto.PoolLocked, p.opening.LocksAt != 0 && l.arrived > p.opening.LocksAt:
 		return proto.RefusedPoolLocked
 	case int(l.outcome) >= len(p.outcomes):
