@@ -297,9 +297,6 @@ func compile(opening *proto.GameOpening) ([]*rules.Program, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !rulesFit(&t.Rules) || t.CarryTo != 0 || t.LateSpan != 0 {
-			return nil, fmt.Errorf("template %.60q: %s", t.Name, proto.RefusedRules.Reason())
-		}
 		programs[i] = p
 	}
 	return programs, nil

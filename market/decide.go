@@ -4,6 +4,7 @@ import (
 	"slices"
 	"unicode/utf8"
 
+	"tote/server/market/rules"
 	"tote/server/proto"
 )
 
@@ -288,7 +289,12 @@ func gameRefusal(o *proto.GameOpening) proto.Refusal {
 
 func (s *Shard) openPool(c *Command, g *game) {
 	opening := *c.Args.(*proto.PoolOpening)
-	if refusal := s.openingRefusal(g, &opening); refusal != proto.Accepted {
+	switch refusal := s.openingRefusal(g, &opening); refusal {
+	case proto.Accepted:
+	case proto.RefusedRules:
+		s.answerDesk(c, &proto.Answer{Refusal: refusal, Detail: wrongRules(&opening.Rules)})
+		return
+	default:
 		s.refuse(c, refusal)
 		return
 	}
@@ -309,9 +315,9 @@ func (s *Shard) openingRefusal(g *game, o *proto.PoolOpening) proto.Refusal {
 		return proto.RefusedOutcomesCount
 	case !validText(o.Question), slices.ContainsFunc(o.Labels, func(l string) bool { return !validText(l) }):
 		return proto.RefusedTextInvalid
-	case !limitsFit(o.Takeout, o.StakeMin, o.StakeMax), !rulesFit(&o.Rules),
+	case !limitsFit(o.Takeout, o.StakeMin, o.StakeMax), wrongRules(&o.Rules) != "",
 		o.CarryTo != 0 && (o.CarryTo.Game() != g.id || o.CarryTo <= proto.NewPoolID(g.id, uint32(len(g.pools)+1))),
-		o.LateSpan != 0 && (o.LocksAt == 0 || o.LateMax == 0):
+		o.LateSpan != 0 && o.LocksAt == 0:
 		return proto.RefusedRules
 	case o.LocksAt != 0 && o.LocksAt <= s.now:
 		return proto.RefusedLockPast
@@ -326,22 +332,13 @@ func limitsFit(takeout uint16, least, most proto.Amount) bool {
 
 func limit(a proto.Amount) bool { return a == 0 || a.Valid() }
 
-// rulesFit reports whether a pool can be run by the rules.
-func rulesFit(r *proto.Rules) bool {
-	switch {
-	case !limit(r.Unit), !limit(r.Break), !limit(r.DividendMin), !limit(r.MinusMax), !limit(r.AccountMax), !limit(r.LateMax), r.LateSpan < 0,
-		r.Payout > proto.PayoutDividend, r.NoWinner > proto.NoWinnerCarry:
-		return false
-	case r.CarryTo != 0 && r.NoWinner != proto.NoWinnerCarry, r.LateMax != 0 && r.LateSpan == 0:
-		return false
-	case r.Payout == proto.PayoutExact:
-		return r.Unit == 0 && r.Break == 0 && r.DividendMin == 0 && r.MinusMax == 0
-	case r.Unit == 0, r.Break > r.Unit:
-		return false
-	case r.DividendMin != 0 && (r.DividendMin < r.Unit || r.DividendMin > 2*r.Unit): // so that no amount overflows
-		return false
+// wrongRules says what is wrong with a pool's rules, if anything is.
+func wrongRules(r *proto.Rules) string {
+	member, want := rules.Wrong(r)
+	if member == "" {
+		return ""
 	}
-	return r.DividendMin != 0 || r.MinusMax == 0
+	return member + ": expected " + want
 }
 
 func eventRefusal(g *game, e *proto.Event) proto.Refusal {

@@ -19,5 +19,5 @@ func (n names) find(word []byte, value *uint8) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("read a state: %q is none of %q", word, []string(n))
+	return fmt.Errorf("%q is none of %q", word, []string(n))
 }

@@ -165,6 +165,15 @@ func (c *compiler) limits(t *proto.Template) {
 	if t.StakeMax != 0 && t.StakeMin > t.StakeMax {
 		c.wrongIn(place{member: "stake_min"}, "%d, expected at most stake_max, %d", t.StakeMin, t.StakeMax)
 	}
+	if member, want := Wrong(&t.Rules); member != "" {
+		c.wrongIn(place{member: member}, "expected %s", want)
+	}
+	if t.CarryTo != 0 {
+		c.wrongIn(place{member: "carry_to"}, "expected none: a template's pool is carried to the next of its name")
+	}
+	if t.LateSpan != 0 {
+		c.wrongIn(place{member: "late_span"}, "expected none: what an event locks has no lock time")
+	}
 }
 
 // rule compiles one rule. On an error it returns nil and has noted the first problem.

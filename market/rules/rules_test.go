@@ -181,6 +181,9 @@ func TestErrorsPointAtThePlace(t *testing.T) {
 		{"no name", func(t *proto.Template) { t.Name = "" }, `template "": name is empty`},
 		{"takeout", func(t *proto.Template) { t.Takeout = 5001 }, `takeout: 5001, expected 0 to 5000`},
 		{"minimum above maximum", func(t *proto.Template) { t.StakeMin, t.StakeMax = 100, 50 }, `stake_min: 100, expected at most stake_max, 50`},
+		{"dividends without a unit", func(t *proto.Template) { t.Payout = proto.PayoutDividend }, `unit: expected one to pay dividends on`},
+		{"an heir by number", func(t *proto.Template) { t.NoWinner, t.CarryTo = proto.NoWinnerCarry, 7 }, `carry_to: expected none`},
+		{"a late cap", func(t *proto.Template) { t.LateSpan, t.LateMax = 5, 5 }, `late_span: expected none`},
 		{"negative stake", func(t *proto.Template) { t.StakeMin = -1 }, `stake_min: expected 0 (no limit) to 9007199254740991`},
 	} {
 		t.Run(row.name, func(t *testing.T) {

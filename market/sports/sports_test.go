@@ -3,6 +3,8 @@ package sports
 import (
 	"strings"
 	"testing"
+
+	"tote/server/proto"
 )
 
 func TestShipped(t *testing.T) {
@@ -111,4 +113,41 @@ func FuzzRead(f *testing.F) {
 			t.Error("no templates and no error")
 		}
 	})
+}
+
+// A pool's rules stand in the file as they do in an opening.
+func TestRulesOfPools(t *testing.T) {
+	const text = `[[template]]
+name = "next"
+question = "Who scores next?"
+opens = "event.kind == 'kickoff'"
+takeout = 1500
+payout = "dividend"
+unit = 100
+break = 10
+dividend_min = 105
+minus_max = 1000
+no_winner = "carry"
+one_sided_refund = true
+account_max = 500
+outcomes = [{label = "a", wins = "event.team == 1"}, {label = "b", wins = "event.team == 2"}]
+`
+	templates, err := Read("rules.toml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := proto.Rules{Payout: proto.PayoutDividend, Unit: 100, Break: 10, DividendMin: 105, MinusMax: 1000, NoWinner: proto.NoWinnerCarry,
+		OneSidedRefund: true, AccountMax: 500}
+	if got := templates[0].Rules; got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	for change, mistake := range map[string]string{
+		`payout = "dividends"`: `rules.toml:6:10: "dividends" is none of`,
+		`payout = "exact"`:     `rules.toml:6:11: template "next": payout: expected dividend`,
+	} {
+		_, err := Read("rules.toml", []byte(strings.Replace(text, `payout = "dividend"`, change, 1)))
+		if err == nil || !strings.Contains(err.Error(), mistake) {
+			t.Errorf("%s: %v, want %s", change, err, mistake)
+		}
+	}
 }
