@@ -99,6 +99,7 @@ type serve struct {
 	Interval        time.Duration `default:"3s" help:"Default batching interval of a game's odds, 100ms to 1m."`
 	StakesPerSecond int           `default:"10" help:"That one account may send, and twice as many at once; 0: no limit."`
 	Broadcast       string        `enum:"auto,uring,write" default:"auto" help:"How distributions reach sockets: through io_uring (uring), one write after the other, or auto: io_uring where the kernel and the sandbox allow it."`
+	Record          bool          `help:"Keep a recording of each game, which server ctl record export writes to a file and server ctl replay plays again."`
 	Loops           int           `help:"Event loops; 0: one per core."`
 	Shards          int           `help:"Market shards; 0: one per core."`
 	Connections     int           `help:"Most connections at once; 0: what the descriptors allow."`
@@ -214,7 +215,7 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger) error {
 		return errors.Join(err, kept.Close())
 	}
 	desk = admin.New(admin.Config{Token: c.AdminToken, Mint: players.Token, Gather: gather(players, m, kept, replica), Log: log,
-		Present: players.Present, Ready: func() error { return context.Cause(ctx) }}, m)
+		Present: players.Present, Record: c.recordings(kept), Ready: func() error { return context.Cause(ctx) }}, m)
 
 	kept.Start(replica, m.Durable, m.Viewed)
 	m.Start()
@@ -278,12 +279,32 @@ func (c *serve) recover(log *slog.Logger) (*store.Store, *market.Replica, error)
 	}
 	replica := market.NewReplica()
 	replica.Tell(kept.Views())
+	if c.Record {
+		replica.Record()
+	}
 	recovery, err := kept.Recover(replica.Load, replica.Apply)
 	if err != nil {
 		return nil, nil, errors.Join(err, kept.Close())
 	}
 	log.Info("recovered", "data", c.Data, "did", recovery.String())
 	return kept, replica, nil
+}
+
+// recordings reads what the follower has kept, once it has kept all that is durable now.
+func (c *serve) recordings(kept *store.Store) admin.Record {
+	if !c.Record {
+		return nil
+	}
+	return func(ctx context.Context, g proto.GameID, to io.Writer) error {
+		for durable := kept.Durable(); kept.Views().Reached() < durable; {
+			select {
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
+		return market.WriteRecording(to, kept.Views(), g)
+	}
 }
 
 // announce tells where the server listens, in the log and in a file for scripts.

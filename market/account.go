@@ -28,6 +28,7 @@ type hold struct {
 	refusedStake
 	asked   bool   // its pool's shard; else it waits for another stake of the account there
 	repeats uint32 // of the same request meanwhile: each is owed an answer
+	from    Session
 }
 
 // refusedStake is a request and the refusal it got, for the request's repetition.
@@ -203,6 +204,7 @@ func (s *Shard) stake(c *Command, a *account) {
 		asked.sell, asked.amount, asked.shares = true, 0, c.Shares
 	}
 	if s.repeated(&asked, a) {
+		s.answerOperator(c.From, a, asked.request, proto.RefusedRequestReused, 0)
 		return
 	}
 	if c.From.Loop() != DeskLoop && s.fast(live, c.Arrived) { // not remembered: it may be sent again
@@ -212,13 +214,14 @@ func (s *Shard) stake(c *Command, a *account) {
 	if asked.reason = a.refusal(&asked); asked.reason != proto.Accepted {
 		live.remember(asked)
 		s.refuseStake(a, asked.request, asked.reason)
+		s.answerOperator(c.From, a, asked.request, asked.reason, 0)
 		return
 	}
 	if !asked.sell {
 		live.held += asked.amount
 	}
 	waits := slices.ContainsFunc(live.holds, func(h hold) bool { return h.pool == asked.pool })
-	live.holds = append(live.holds, hold{refusedStake: asked, asked: !waits})
+	live.holds = append(live.holds, hold{refusedStake: asked, asked: !waits, from: c.From})
 	if waits {
 		s.queue(a, asked.pool, 1)
 	} else {
@@ -346,6 +349,7 @@ func (s *Shard) verdict(l *letter) {
 		live.held -= h.amount
 	}
 	s.tellVerdict(a, &h, l)
+	s.answerOperator(h.from, a, h.request, l.refusal, l.seq)
 	s.askNext(a, h.pool)
 	s.rest(a)
 }
@@ -376,6 +380,18 @@ func (s *Shard) tellVerdict(a *account, h *hold, l *letter) {
 	}
 	for range 1 + h.repeats {
 		s.receipt(a, &t, h.arrived)
+	}
+}
+
+// answerOperator answers an operator who has staked for the account, and hears nothing of its private lane.
+func (s *Shard) answerOperator(to Session, a *account, id proto.RequestID, refusal proto.Refusal, seq proto.Seq) {
+	c := Command{From: to, ID: id}
+	switch {
+	case to.Loop() != DeskLoop:
+	case refusal != proto.Accepted:
+		s.refuse(&c, refusal)
+	default:
+		s.answerDesk(&c, &proto.Answer{Account: a.id, Balance: a.free(), Seq: seq})
 	}
 }
 

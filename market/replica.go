@@ -23,6 +23,8 @@ type Replica struct {
 	lastCircle proto.CircleID
 	sum        sums // kept up record by record
 	totals     [totals]atomic.Int64
+	records    bool         // of games are kept in the views
+	heard      func(result) // how stakes end; nil: nobody asks
 }
 
 // Totals are the sums of the money equation, Accounts + Pools + House = Deposits − Withdrawals, after record Seq.
@@ -76,6 +78,7 @@ func (r *Replica) Apply(seq uint64, b []byte) error {
 		return fmt.Errorf("apply record %d: %w", seq, err)
 	}
 	r.seq = proto.Seq(seq)
+	r.keep(r.seq, &rec, b)
 	r.publish()
 	return nil
 }
@@ -152,6 +155,9 @@ func (r *Replica) end(seq proto.Seq, rec *record, end result) error {
 	t, cost, shares := a.tickets[i], a.cost(&a.tickets[i]), a.sharesOf(&a.tickets[i])
 	a.end(end)
 	r.sum.accounts += end.payout
+	if r.heard != nil {
+		r.heard(end)
+	}
 	e := entry{kind: proto.EntryLoss, account: a.id, seq: seq, time: rec.time, change: end.payout, balance: a.balance,
 		prediction: end.seq, state: end.state, on: t.on, amount: t.amount, request: t.request, arrived: rec.time, shares: shares}
 	switch end.state {

@@ -164,12 +164,27 @@ func (s *Shard) carryOut(p *plan) *proto.Answer {
 	return answer
 }
 
-// game is the game of a record that a game's shard has decided.
+// game is the game that a record belongs to; 0: none.
 func (r *record) game() proto.GameID {
-	if r.kind == recordHappened {
-		return proto.GameID(r.id)
+	switch {
+	case r.ofAccount(), r.ofCircle():
+		return 0
+	case r.kind == recordStaked, r.kind == recordBought, r.kind == recordSold:
+		return r.pool.Game()
+	case r.ofPool():
+		return proto.PoolID(r.id).Game()
 	}
-	return proto.PoolID(r.id).Game()
+	return proto.GameID(r.id)
+}
+
+// ofPool tells the records whose id is a pool's.
+func (r *record) ofPool() bool {
+	switch r.kind {
+	case recordPoolOpened, recordLocked, recordSettled, recordVoided, recordWithdrawn,
+		recordAsked, recordApproved, recordReported, recordClaimed, recordChallenged:
+		return true
+	}
+	return false
 }
 
 // pays puts off what a record pays to the end of the turn and, where it is much, to the turns to come.

@@ -61,6 +61,9 @@ func (g GameID) Main() GameID { return g & GamesMax }
 // Game is the game that the pool belongs to.
 func (p PoolID) Game() GameID { return GameID(p >> poolBits) }
 
+// Number is the pool's place in its game, from 1.
+func (p PoolID) Number() int { return int(p % (PoolsMax + 1)) }
+
 // Amount is money in minor units. No float ever holds money.
 type Amount int64
 

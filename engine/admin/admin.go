@@ -10,10 +10,12 @@
 package admin
 
 import (
+	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -45,10 +47,14 @@ type Config struct {
 	Mint    func(proto.AccountID) string // makes a player's token; nil: accounts are opened without
 	Present func(proto.GameID) int       // counts the connections in a game; nil: not counted
 	Ready   func() error                 // says why the server is not ready; nil: it is
+	Record  Record                       // writes a game's recording; nil: nothing is recorded
 	Gather  prometheus.Gatherer          // what /metrics shows; prometheus.DefaultGatherer
 	Log     *slog.Logger                 // slog.Default
 	Timeout time.Duration                // that an answer of the market is waited for; 5 s
 }
+
+// Record writes the recording of a game, up to the last record that is durable. Its error is market.ErrNotRecorded where there is none.
+type Record func(ctx context.Context, g proto.GameID, to io.Writer) error
 
 const (
 	timeoutDefault = 5 * time.Second
@@ -132,6 +138,8 @@ func (d *Desk) routes() http.Handler {
 	mux.HandleFunc("PUT "+control.PathGameTemplates, inGame[proto.TemplateSet](d, market.SetTemplates))
 	mux.HandleFunc("GET "+control.PathQuestions, d.showQuestions)
 	mux.HandleFunc("POST "+control.PathPoolApprove, onPool[struct{}](d, market.ApprovePool))
+	mux.HandleFunc("POST "+control.PathGameStakes, d.stakeAll)
+	mux.HandleFunc("GET "+control.PathGameRecording, d.showRecording)
 	mux.HandleFunc("POST "+control.PathPoolLock, onPool[proto.Locking](d, market.LockPool))
 	mux.HandleFunc("POST "+control.PathPoolSettle, onPool[proto.Settlement](d, market.SettlePool))
 	mux.HandleFunc("POST "+control.PathPoolWithdraw, onPool[proto.OutcomeWithdrawal](d, market.WithdrawOutcome))

@@ -56,6 +56,11 @@ type Command struct {
 		Approve questionApprove `cmd:"" help:"Open a question that waits for approval, or let a suspended one go on."`
 		Reject  questionReject  `cmd:"" help:"End a question that should not be asked; the asker is told the reason, stakes return."`
 	} `cmd:"" help:"Questions of players."`
+	Record struct {
+		Export recordExport `cmd:"" help:"Write a game's recording to a file; the server must run with --record."`
+		Show   recordShow   `cmd:"" help:"Print what a recorded game came to."`
+	} `cmd:"" help:"Recordings."`
+	Replay  replay  `cmd:"" help:"Play a recorded game again, into another game of the server."`
 	Feed    play    `cmd:"" help:"Play a real match, event by event, at a chosen speed."`
 	Health  health  `cmd:"" help:"Ask whether the server lives and is ready."`
 	Metrics metrics `cmd:"" help:"Print the server's metrics."`

@@ -20,6 +20,8 @@
 //	PUT  /v1/games/{id}/templates        TemplateSet      Answer
 //	GET  /v1/games/{id}/questions                         Questions
 //	POST /v1/pools/{id}/approve          {}               Answer
+//	POST /v1/games/{id}/stakes           StakeBatch       StakeVerdicts
+//	GET  /v1/games/{id}/recording                         a recording, as package market writes it
 //	POST /v1/pools/{id}/lock             Locking          Answer
 //	POST /v1/pools/{id}/settle           Settlement       Answer
 //	POST /v1/pools/{id}/withdraw         OutcomeWithdrawal  Answer
@@ -38,6 +40,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -61,6 +64,8 @@ const (
 	PathGameTemplates = "/v1/games/{id}/templates"
 	PathQuestions     = "/v1/games/{id}/questions"
 	PathPoolApprove   = "/v1/pools/{id}/approve"
+	PathGameStakes    = "/v1/games/{id}/stakes"
+	PathGameRecording = "/v1/games/{id}/recording"
 	PathPoolLock      = "/v1/pools/{id}/lock"
 	PathPoolSettle    = "/v1/pools/{id}/settle"
 	PathPoolWithdraw  = "/v1/pools/{id}/withdraw"
@@ -152,7 +157,30 @@ func (c *Client) PostEvent(ctx context.Context, g proto.GameID, e proto.Event) (
 
 // SetTemplates gives a running game new questions.
 func (c *Client) SetTemplates(ctx context.Context, g proto.GameID, set proto.TemplateSet) (*proto.Answer, error) {
-	return send[proto.Answer](ctx, c, http.MethodPut, fill(PathGameTemplates, g), set)
+	return put[proto.Answer](ctx, c, http.MethodPut, fill(PathGameTemplates, g), set)
+}
+
+// Stake makes stakes for accounts. A refusal of one of them is in its verdict.
+func (c *Client) Stake(ctx context.Context, g proto.GameID, batch proto.StakeBatch) (*proto.StakeVerdicts, error) {
+	return post[proto.StakeVerdicts](ctx, c, fill(PathGameStakes, g), batch)
+}
+
+// Recording copies a game's recording, up to all that was answered before.
+func (c *Client) Recording(ctx context.Context, g proto.GameID, to io.Writer) error {
+	path := fill(PathGameRecording, g)
+	response, err := c.send(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode >= 300 {
+		b, err := io.ReadAll(io.LimitReader(response.Body, answerMax))
+		return fmt.Errorf("GET %s: %w", path, errors.Join(problem(response.StatusCode, b), err))
+	}
+	if _, err := io.Copy(to, response.Body); err != nil {
+		return fmt.Errorf("GET %s: read the answer: %w", path, err)
+	}
+	return nil
 }
 
 // Questions shows the questions that players have asked in a game, those too that nobody else sees.
@@ -208,10 +236,10 @@ func fill[T ~uint64](path string, id T) string {
 }
 
 func post[T any](ctx context.Context, c *Client, path string, body any) (*T, error) {
-	return send[T](ctx, c, http.MethodPost, path, body)
+	return put[T](ctx, c, http.MethodPost, path, body)
 }
 
-func send[T any](ctx context.Context, c *Client, method, path string, body any) (*T, error) {
+func put[T any](ctx context.Context, c *Client, method, path string, body any) (*T, error) {
 	b, err := json.Marshal(body)
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: %w", method, path, err)
@@ -237,6 +265,23 @@ func read[T any](ctx context.Context, c *Client, method, path string, body []byt
 
 // do makes one request and returns the body of a success.
 func (c *Client) do(ctx context.Context, method, path string, body []byte) ([]byte, error) {
+	response, err := c.send(ctx, method, path, body)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(response.Body, answerMax))
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: read the answer: %w", method, path, err)
+	}
+	if response.StatusCode >= 300 {
+		return nil, fmt.Errorf("%s %s: %w", method, path, problem(response.StatusCode, b))
+	}
+	return b, nil
+}
+
+// send makes one request.
+func (c *Client) send(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
 	base := strings.TrimSuffix(c.Base, "/")
 	if !strings.Contains(base, "://") {
 		base = "http://" + base
@@ -255,19 +300,7 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte) ([]by
 	if client == nil {
 		client = http.DefaultClient
 	}
-	response, err := client.Do(r)
-	if err != nil {
-		return nil, err // says method and address already
-	}
-	defer response.Body.Close()
-	b, err := io.ReadAll(io.LimitReader(response.Body, answerMax))
-	if err != nil {
-		return nil, fmt.Errorf("%s %s: read the answer: %w", method, path, err)
-	}
-	if response.StatusCode >= 300 {
-		return nil, fmt.Errorf("%s %s: %w", method, path, problem(response.StatusCode, b))
-	}
-	return b, nil
+	return client.Do(r) // its error says method and address already
 }
 
 // problem reads why a request failed. A proxy in between speaks its own language, which is kept as it is.

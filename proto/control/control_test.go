@@ -66,6 +66,17 @@ func TestDeeds(t *testing.T) {
 				Asked: proto.Asked{Account: 12, Name: "Ada", Settle: proto.SettledByAdmin}}, Reports: 2, Reason: "fog"}}}},
 		{`POST /v1/pools/196610/approve {}`, `{"pool":196610,"seq":12}`,
 			func(c *Client) (any, error) { return c.Approve(ctx, 196610) }, &proto.Answer{Pool: 196610, Seq: 12}},
+		{`POST /v1/games/3/stakes {"stakes":[{"account":12,"id":1,"pool":196610,"outcome":0,"amount":50},{"account":13,"id":1,"pool":196610,"outcome":1,"amount":60}]}`,
+			`{"verdicts":[{"prediction":13},{"code":"funds_short"}]}`,
+			func(c *Client) (any, error) {
+				return c.Stake(ctx, 3, proto.StakeBatch{Stakes: []proto.AccountStake{{Account: 12, ID: 1, Pool: 196610, Amount: 50}, {Account: 13, ID: 1, Pool: 196610, Outcome: 1, Amount: 60}}})
+			},
+			&proto.StakeVerdicts{Verdicts: []proto.StakeVerdict{{Prediction: 13}, {Code: "funds_short"}}}},
+		{`GET /v1/games/3/recording `, "toterec\x01…", func(c *Client) (any, error) {
+			var b strings.Builder
+			err := c.Recording(ctx, 3, &b)
+			return b.String(), err
+		}, "toterec\x01…"},
 		{`POST /v1/pools/196610/lock {}`, `{"pool":196610,"seq":12}`,
 			func(c *Client) (any, error) { return c.Lock(ctx, 196610, 0) }, &proto.Answer{Pool: 196610, Seq: 12}},
 		{`POST /v1/pools/196610/settle {"winners":[1]}`, `{"pool":196610,"seq":13}`,
