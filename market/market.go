@@ -232,6 +232,7 @@ func (m *Market) Start() {
 	m.running.Go(m.archive.run)
 	for _, s := range m.shards {
 		s.announce()
+		s.turn(s.config.Now()) // says so: when Start returns, everybody knows which games there are
 		m.running.Go(s.run)
 	}
 }
