@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -584,4 +585,82 @@ type tally struct {
 func (t *tally) Put(_ uint8, key, value []byte) {
 	t.pairs++
 	t.bytes += len(key) + len(value)
+}
+
+// Whatever an account has heard last, all that its statement has up to the record named by since, it has heard too: while
+// a great settlement is paid in slices, and stakes go on in other pools and other shards.
+func TestSinceIsAPromise(t *testing.T) {
+	for _, shards := range []int{1, 3} {
+		tb := newTable(t, shards)
+		g, other := tb.game(), tb.game()
+		great, small := tb.pool(g, proto.PoolOpening{}), tb.pool(other, proto.PoolOpening{})
+		players := tb.crowd(great, 7000)
+		tb.lock(great)
+		type hearing struct {
+			told []proto.Seq                     // since, of each message
+			had  []map[proto.Seq]proto.EntryKind // what was heard until then, by prediction
+		}
+		lanes := make([]hearing, len(players))
+		hear := func(n int, since, prediction proto.Seq, kind proto.EntryKind) {
+			h := &lanes[n]
+			had := map[proto.Seq]proto.EntryKind{}
+			if len(h.had) > 0 {
+				had = maps.Clone(h.had[len(h.had)-1])
+			}
+			had[prediction] = kind
+			h.told, h.had = append(h.told, since), append(h.had, had)
+		}
+		tb.m.Submit(&Command{Kind: SettlePool, From: desk, Pool: great, Args: &proto.Settlement{Winners: []proto.Outcome{0}}})
+		for turn, left := 0, 4; left > 0; turn++ {
+			if tb.m.settled() {
+				left--
+			}
+			for n, a := range players {
+				c := tb.stakeOf(n, a, proto.RequestID(10_000+turn), small, 0, 1)
+				tb.m.Submit(&c)
+			}
+			tb.said = nil
+			for _, s := range tb.m.shards {
+				s.turn(tb.now)
+				tb.m.durable.Store(uint64(len(tb.journal.records)))
+			}
+			for _, o := range tb.said {
+				n := int(o.To.Slot())
+				switch m := o.Message.(type) {
+				case *proto.Payout:
+					hear(n, m.Since, m.Prediction, proto.EntryPayout)
+				default:
+					if o.Kind == OutReceipt {
+						hear(n, o.Receipt.Since, o.Receipt.Prediction, proto.EntryStake)
+					}
+				}
+			}
+		}
+		advanced := false
+		for n, a := range players {
+			whole := tb.statement(a, 100)
+			begin := whole[len(whole)-1].Seq
+			for _, e := range whole {
+				if e.Kind == proto.EntryPayout {
+					begin = min(begin, e.Seq)
+				}
+			}
+			for i, since := range lanes[n].told {
+				advanced = advanced || since >= begin
+				for _, e := range whole {
+					kind := lanes[n].had[i][e.Prediction.Prediction]
+					if e.Seq < begin || e.Seq > since || e.Kind == proto.EntryLoss || kind == e.Kind || kind == proto.EntryPayout {
+						continue
+					}
+					t.Fatalf("%d shards: message %d of player %d says since %d, but %+v was not told", shards, i, n, since, e)
+				}
+			}
+			if len(lanes[n].told) < 200 {
+				t.Errorf("%d shards: player %d heard %d messages", shards, n, len(lanes[n].told))
+			}
+		}
+		if !advanced {
+			t.Errorf("%d shards: since never came to the settlement: it promises nothing", shards)
+		}
+	}
 }

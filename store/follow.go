@@ -15,6 +15,7 @@ import (
 type follower struct {
 	store   *Store
 	copy    Follower
+	views   *Views // that the copy tells
 	applied uint64 // last record applied, always the last of a block
 	bytes   uint64 // of blocks applied since the current snapshot
 }
@@ -31,7 +32,7 @@ var errCommitterDead = errors.New("the committer has stopped")
 // or when the committer has failed. It closes errands to end the committer.
 func (s *Store) runFollower(c Follower) {
 	defer close(s.followerDone)
-	f := &follower{store: s, copy: c, applied: s.counters.applied.Load(), bytes: uint64(s.counters.journal.Load())}
+	f := &follower{store: s, copy: c, views: s.views, applied: s.counters.applied.Load(), bytes: uint64(s.counters.journal.Load())}
 	if err := f.run(); err == nil {
 		close(s.errands)
 	} else if !errors.Is(err, errCommitterDead) {
@@ -59,7 +60,7 @@ func (f *follower) run() error {
 		if ending {
 			return nil
 		}
-		if wait, _ := s.views.due(); wait > 0 {
+		if wait, _ := f.views.due(); wait > 0 {
 			later.Reset(wait)
 		}
 		select {
@@ -95,8 +96,8 @@ func (f *follower) catchUp() error {
 
 // view commits what the copy has told of the past, if that is due.
 func (f *follower) view() error {
-	if _, due := f.store.views.due(); due {
-		return f.store.views.commit(false)
+	if _, due := f.views.due(); due {
+		return f.views.commit(false)
 	}
 	return nil
 }
@@ -113,11 +114,11 @@ func (f *follower) applySome(tx *bolt.Tx, synced uint64) error {
 			return err
 		}
 		err = blk.each(func(seq uint64, record []byte) error {
-			f.store.views.begin(seq)
+			f.views.begin(seq)
 			if err := f.copy.Apply(seq, record); err != nil {
 				return fmt.Errorf("apply record %d: %w", seq, err)
 			}
-			f.store.views.end(seq)
+			f.views.end(seq)
 			return nil
 		})
 		if err != nil {

@@ -16,7 +16,7 @@ func TestFollowerReadsWhatItsTransactionShows(t *testing.T) {
 	}
 	s.Append(appendCall(nil, 1, 2, 1, 20), 1)
 	a.waitFor(2)
-	f := &follower{store: s, copy: &late}
+	f := &follower{store: s, copy: &late, views: &Views{}}
 	if err := f.applySome(tx, synced); err != nil || late.seq != 1 {
 		t.Errorf("up to record %d in a transaction that shows 1: %v", late.seq, err)
 	}

@@ -60,7 +60,7 @@ func (f *follower) takeSnapshot() error {
 	s := f.store
 	began := time.Now()
 	// What the snapshot covers cannot be told again.
-	if err := s.views.commit(true); err != nil {
+	if err := f.views.commit(true); err != nil {
 		return err
 	}
 	w := newChunkWriter(s, f.applied)
