@@ -81,6 +81,8 @@ async function byHand() {
   await state(called, "voided");
   await ada.until("refund", () => ada.privates.some((m) => m.type === "refund" && m.pool === called));
   assert.equal(ada.pools.get(called).voided.reason, "rain");
+  const sealed = await ada.until("sealed", () => ada.pools.get(called).sealed);
+  assert.match(sealed.head, /^[0-9a-f]{64}$/, "the end of a pool is sealed");
   assert.equal((await cy.refusal(cy.stake(called, 0, 10))).code, "pool_voided");
 
   const clock = await ada.request("time", { sent: 1 });

@@ -170,7 +170,7 @@ export class Player extends EventEmitter {
       case "heartbeat":
         if (!m.id) assert(m.seq <= this.#seqs.get(game), "a heartbeat is behind what it follows, or something is missing");
         return;
-      case "odds": case "event": case "opened": case "locked": case "settled": case "voided": case "game": {
+      case "odds": case "event": case "opened": case "locked": case "settled": case "voided": case "sealed": case "pool": case "game": {
         assert.equal(m.seq, this.#seqs.get(game) + 1, `${m.type}: broadcasts have no gap`);
         this.#seqs.set(game, m.seq);
         const key = `${game} ${m.seq}`;
@@ -189,6 +189,8 @@ export class Player extends EventEmitter {
       case "locked": Object.assign(pool, { state: "locked", odds: m.odds, locked: m }); break;
       case "settled": Object.assign(pool, { state: "settled", winners: m.winners, settled: m }); break;
       case "voided": Object.assign(pool, { state: "voided", voided: m }); break;
+      case "sealed": pool.sealed = m; break;
+      case "pool": this.pools.set(m.pool.pool, { ...this.pools.get(m.pool.pool), ...m.pool }); break;
       case "game": this.games.set(game, m.game); break;
       case "event": Object.assign(this.games.get(game), { score: m.score, minute: m.minute }); break;
     }

@@ -166,6 +166,7 @@ async function results() {
     await w.check("a goal");
   }
   assert.match(await max.text("#results"), /−120/);
+  await whatWas(payout);
   await ada.picture("desktop-goal");
   await max.picture("phone-goal");
   await ada.page.emulateMedia({ colorScheme: "dark" });
@@ -177,6 +178,24 @@ async function results() {
   // Decided cards fold away by themselves.
   await ada.page.locator("#decided summary").getByText("Which team scores next?").waitFor();
   mirror.leave();
+}
+
+// The statement and the ladder are there for whoever opens them.
+async function whatWas(payout) {
+  await ada.page.locator("#statement-part summary").click();
+  const lines = ada.page.locator("#statement .line");
+  await lines.nth(2).waitFor();
+  const told = await lines.evaluateAll((all) => all.map((l) => [l.dataset.kind, ...[...l.querySelectorAll(".what, .figure")].map((e) => e.textContent)]));
+  assert.deepEqual(told, [["payout", "Argentina: right", `+${payout.payout}`], ["stake", "Argentina", "−50"], ["opened", "Welcome", "+10,000"]]);
+  const { account } = await bo.request("account");
+  await max.page.locator("#leaders-part summary").click();
+  const own = max.page.locator("#leaders .own-line");
+  await own.waitFor();
+  assert.match(await own.innerText(), /Max\s+−120/);
+  assert.match(await max.page.locator("#leaders .line").first().innerText(), /^1\. /);
+  assert.equal(await max.page.locator(`#leaders [data-account="${account}"]`).count(), 1, "the others are there too");
+  for (const w of [ada, max]) await w.check("what was");
+  await ada.picture("desktop-statement", { fullPage: true });
 }
 
 // Another tab of the same visitor shares the account: both see the receipt.

@@ -7,6 +7,7 @@ import { Board } from "./board.js";
 import { Clock } from "./clock.js";
 import { byId, say } from "./dom.js";
 import { credits } from "./money.js";
+import { Past } from "./past.js";
 import { Purse } from "./purse.js";
 import { Lost, Refused, Socket } from "./socket.js";
 import { APPLIED, choose, GAP, gameOf, Picture } from "./state.js";
@@ -27,6 +28,8 @@ const board = new Board(purse, stake);
 const questions = new Map(); // pools of other matches that the visitor predicted, by id; null: being asked for, or gone
 const unanswered = new Map(); // predictions that were on their way when the connection was lost, by request id
 
+const awaited = new Set(); // predictions that were open when the connection was lost
+
 let back = 0; // when the socket tries again, by performance.now
 let joining = 0; // game whose image was asked for
 let ended = 0; // when the match on show ended, by performance.now
@@ -36,10 +39,15 @@ let people = []; // who they are, where they are few: proto.Person
 
 const socket = new Socket({
   url: location.origin.replace(/^http/, "ws") + "/ws",
-  hello: () => (token() ? { token: token() } : { guest: localStorage.getItem("tote.name") }),
+  hello: () => (token() ? { token: token(), since: purse.since } : { guest: localStorage.getItem("tote.name") }),
   heard,
   changed,
   clock,
+});
+
+const past = new Past({
+  request: (type, members) => socket.request(type, members),
+  question, purse, game: () => picture.game?.game, failed: unlessLostOrRefused,
 });
 
 // The visitor
@@ -85,7 +93,10 @@ addEventListener("storage", (e) => {
 // The connection
 
 function changed(state, detail) {
-  if (state === "lost") back = performance.now() + detail;
+  if (state === "lost") {
+    back = performance.now() + detail;
+    for (const p of purse.open()) awaited.add(p.prediction);
+  }
   view.connection(state, back);
   board.connected(state === "live");
   if (state === "live") arrive();
@@ -161,6 +172,10 @@ function unlessLost(err) {
   if (!(err instanceof Lost)) throw err;
 }
 
+function unlessLostOrRefused(err) {
+  if (!(err instanceof Refused)) unlessLost(err);
+}
+
 // What comes
 
 function heard(m) {
@@ -175,6 +190,8 @@ function heard(m) {
     case "balance":
     case "refused":
       return told(m);
+    case "missed":
+      return missed(m);
     case "presence_changed":
       return here(m);
   }
@@ -268,6 +285,15 @@ function told(m) {
   owned();
 }
 
+// What happened while the connection was lost. The list of predictions has it too; here it is told.
+function missed(m) {
+  for (const e of purse.missed(m, awaited)) {
+    const pool = question(e.prediction.pool);
+    if (e.kind === "payout") view.toast(words.won(e.prediction, pool), "good");
+    if (e.kind === "refund") view.toast(words.returned(e.prediction, pool));
+  }
+}
+
 async function recount() {
   purse.balance = (await socket.request("account")).balance;
   owned();
@@ -283,6 +309,7 @@ function settleUp() {
 // Something of one's own changed.
 function owned() {
   board.owned();
+  past.changed();
   view.purse(purse);
   view.predictions(purse, question);
 }
@@ -302,6 +329,7 @@ async function askFor(game) {
   if (!m) return; // too long ago
   for (const pool of m.pools) if (questions.get(pool.pool) === null) questions.set(pool.pool, pool);
   view.predictions(purse, question);
+  past.show();
 }
 
 // Predictions

@@ -8,9 +8,16 @@ export class Purse {
   name = "";
   balance = 0;
   predictions = new Map(); // by number: proto.Prediction
+  since = 0; // of the server's records up to here, everything about the account was heard
+  #missing = false; // what was missed is on its way; until it is here, since stands still
 
   welcome(m) {
-    if (m.account !== this.account) this.predictions.clear();
+    if (m.account !== this.account) {
+      this.predictions.clear();
+      this.since = 0;
+    }
+    this.#missing = m.missed;
+    this.#heard(m);
     Object.assign(this, { account: m.account, name: m.name, balance: m.balance });
   }
 
@@ -21,6 +28,7 @@ export class Purse {
 
   // A private message. Returns the prediction that it is about, if any.
   hear(m) {
+    this.#heard(m);
     if (m.balance !== undefined && m.n !== undefined) this.balance = m.balance;
     switch (m.type) {
       case "receipt":
@@ -31,6 +39,17 @@ export class Purse {
         return this.#note(m, 0, { state: "refunded", payout: m.amount });
     }
     return undefined;
+  }
+
+  // What was missed while the connection was lost: entries of the statement. Returns those of predictions that were open.
+  missed(m, awaited) {
+    if (m.last) this.#missing = false;
+    this.#heard(m);
+    return m.entries.filter((e) => e.kind !== "stake" && e.prediction && awaited.delete(e.prediction.prediction));
+  }
+
+  #heard(m) {
+    if (!this.#missing) this.since = Math.max(this.since, m.since ?? 0);
   }
 
   // A repeated receipt, or news of a prediction that is not known here, must not make two of one.

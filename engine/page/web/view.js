@@ -185,3 +185,29 @@ export function face(name) {
   byId("game").hidden = name !== "game";
   byId("again").hidden = name === "welcome";
 }
+
+const leadersShown = 10;
+
+// Who is ahead, and where one stands oneself.
+export function leaders({ leaders, own, players }, account) {
+  byId("none-leading").hidden = players > 0;
+  const shown = leaders.slice(0, leadersShown);
+  if (own && !shown.some((l) => l.account === account)) shown.push(own);
+  byId("leaders").replaceChildren(
+    ...shown.map((l) => make("li", { class: l.account === account ? "line own-line" : "line", "data-account": l.account },
+      make("span", { class: "what" }, `${l.rank}. ${l.name}`),
+      make("span", { class: "figure" }, money.signed(l.profit)))),
+  );
+}
+
+// A statement, from the newest entry. book(pool) tells the question as far as it is known.
+export function statement(entries, more, book) {
+  byId("older").hidden = !more;
+  byId("statement").replaceChildren(
+    ...entries.map((e) => make("li", { class: "line", "data-entry": e.entry, "data-kind": e.kind },
+      make("span", { class: "what" }, words.entry(e, e.prediction && book(e.prediction.pool))),
+      make("span", { class: "figure" }, e.kind === "loss" ? "" : money.signed(e.change)),
+      make("time", { class: "detail", datetime: new Date(e.t / 1000).toISOString() }, words.time(e.t / 1000)),
+      make("span", { class: "detail" }, `balance ${money.credits(e.balance)}`))),
+  );
+}

@@ -45,6 +45,37 @@ export function refunded(reason) {
   return reason === "one_sided" ? "Nobody had predicted anything else: all credits were returned." : "Nobody had predicted it: all credits were returned.";
 }
 
+const returns = {
+  late: "it came too late",
+  withdrawn: "it was withdrawn",
+  no_winner: "nobody was right",
+  one_sided: "nobody was against it",
+};
+
+// A line of a statement. pool may be unknown.
+export function entry({ kind, prediction, reason }, pool) {
+  const what = prediction ? (pool?.labels[prediction.outcome] ?? `Prediction no. ${prediction.prediction}`) : "";
+  switch (kind) {
+    case "opened":
+      return "Welcome";
+    case "deposit":
+      return "Paid in";
+    case "withdrawal":
+      return "Paid out";
+    case "stake":
+      return what;
+    case "payout":
+      return `${what}: right`;
+    case "loss":
+      return `${what}: not this time`;
+    case "refund":
+      return `${what}: returned${returns[reason] ? `, ${returns[reason]}` : ""}`;
+    case "sale":
+      return `${what}: sold`;
+  }
+  return kind;
+}
+
 const happened = {
   kickoff: "Kick-off",
   halftime: "Half-time",
