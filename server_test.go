@@ -181,6 +181,40 @@ func (s *running) game(pools int) (proto.GameID, []proto.PoolID) {
 	return g, ids
 }
 
+// Shares are bought and sold over the wire, and what a quote says is what happens.
+func TestSharesOverTheWire(t *testing.T) {
+	s := start(t, t.TempDir())
+	c, _ := s.dial("Ada", 100_000)
+	g, _ := s.game(0)
+	p := must(s.desk.OpenPool(t.Context(), g, proto.PoolOpening{Question: "Will it rain?", Labels: []string{"yes", "no"}, Kind: proto.KindDynamic,
+		Seeds: []proto.Seed{{Money: 10_000}, {Money: 10_000}}}))(t).Pool
+	joined := ask[*proto.Joined](t, c, proto.Request{Type: proto.RequestJoin, Game: g})
+	if odds := joined.Pools[0].Odds; joined.Pools[0].Variant != "share_ratio" || odds[0].Price != 1_000_000 || odds[0].Probability != 500_000 {
+		t.Errorf("joined %+v", joined.Pools[0])
+	}
+	quote := ask[*proto.Quote](t, c, proto.Request{Type: proto.RequestQuote, Pool: p, Amount: 5000})
+	bought := ask[*proto.Receipt](t, c, proto.Request{Type: proto.RequestStake, ID: 90, Pool: p, Amount: 5000, Limit: int64(quote.Shares)})
+	if bought.Shares != quote.Shares || bought.Shares == 0 {
+		t.Errorf("quoted %+v, bought %+v", quote, bought)
+	}
+	if refused := ask[*proto.Refused](t, c, proto.Request{Type: proto.RequestStake, ID: 91, Pool: p, Amount: 5000, Limit: int64(quote.Shares)}); refused.Reason != proto.RefusedLimitMissed {
+		t.Errorf("the same again, at the same limit: %+v", refused)
+	}
+	back := ask[*proto.Quote](t, c, proto.Request{Type: proto.RequestQuote, Pool: p, Shares: bought.Shares})
+	sell := proto.Request{Type: proto.RequestSell, ID: 92, Pool: p, Shares: bought.Shares, Limit: int64(back.Amount)}
+	sold := ask[*proto.Sold](t, c, sell)
+	if sold.Amount != back.Amount || sold.Amount > 5000 || sold.Balance != 95_000+sold.Amount {
+		t.Errorf("quoted %+v, sold %+v", back, sold)
+	}
+	if again := ask[*proto.Sold](t, c, sell); again.Sale != sold.Sale || again.Amount != sold.Amount {
+		t.Errorf("sold %+v, and again %+v", sold, again)
+	}
+	s.stop()
+	if money := s.audited().Money; money["house"] != -20_000 {
+		t.Errorf("the house has %d, and its seeds are 20000: %v", money["house"], money)
+	}
+}
+
 // Every kind of bad input gets its refusal or close code, and nothing changes.
 func TestBadInput(t *testing.T) {
 	s := start(t, t.TempDir())

@@ -291,8 +291,8 @@ func (s *Shard) openPool(c *Command, g *game) {
 	opening := *c.Args.(*proto.PoolOpening)
 	switch refusal := s.openingRefusal(g, &opening); refusal {
 	case proto.Accepted:
-	case proto.RefusedRules:
-		s.answerDesk(c, &proto.Answer{Refusal: refusal, Detail: wrongRules(&opening.Rules)})
+	case proto.RefusedRules, proto.RefusedSeeds, proto.RefusedPoolDynamic:
+		s.answerDesk(c, &proto.Answer{Refusal: refusal, Detail: wrongRules(&opening)})
 		return
 	default:
 		s.refuse(c, refusal)
@@ -315,7 +315,7 @@ func (s *Shard) openingRefusal(g *game, o *proto.PoolOpening) proto.Refusal {
 		return proto.RefusedOutcomesCount
 	case !validText(o.Question), slices.ContainsFunc(o.Labels, func(l string) bool { return !validText(l) }):
 		return proto.RefusedTextInvalid
-	case !limitsFit(o.Takeout, o.StakeMin, o.StakeMax), wrongRules(&o.Rules) != "",
+	case !limitsFit(o.Takeout, o.StakeMin, o.StakeMax), outOfRange(&o.Rules),
 		o.CarryTo != 0 && (o.CarryTo.Game() != g.id || o.CarryTo <= proto.NewPoolID(g.id, uint32(len(g.pools)+1))),
 		o.LateSpan != 0 && o.LocksAt == 0:
 		return proto.RefusedRules
@@ -332,9 +332,17 @@ func limitsFit(takeout uint16, least, most proto.Amount) bool {
 
 func limit(a proto.Amount) bool { return a == 0 || a.Valid() }
 
-// wrongRules says what is wrong with a pool's rules, if anything is.
-func wrongRules(r *proto.Rules) string {
-	member, want := rules.Wrong(r)
+func outOfRange(r *proto.Rules) bool {
+	member, _ := rules.Wrong(r)
+	return member != ""
+}
+
+// wrongRules says what is wrong with a pool's rules, or with what its kind wants of it, if anything is.
+func wrongRules(o *proto.PoolOpening) string {
+	member, want := rules.Wrong(&o.Rules)
+	if member == "" {
+		member, want = rules.WrongKind(o)
+	}
 	if member == "" {
 		return ""
 	}

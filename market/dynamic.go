@@ -7,6 +7,7 @@ import (
 	"sort"
 
 	"tote/server/market/dpm"
+	"tote/server/market/rules"
 	"tote/server/proto"
 )
 
@@ -43,30 +44,13 @@ type selling struct {
 
 // newDynamic seeds a pool; false where the house cannot open such a one.
 func newDynamic(o *proto.PoolOpening) (*dynamic, bool) {
-	variant, known := dpm.VariantOf(o.Variant)
-	if !known || len(o.Seeds) != len(o.Labels) || len(o.Seeds) > variant.OutcomesMax() {
+	if member, _ := rules.WrongKind(o); member != "" {
 		return nil, false
 	}
-	d := &dynamic{Pool: dpm.Pool{Variant: variant}}
-	for _, seed := range o.Seeds {
-		if !seed.Money.Valid() || seed.Money > proto.AmountMax-d.Total {
-			return nil, false
-		}
-		shares := seed.Shares
-		if shares == 0 && seed.Money <= proto.Amount(proto.SharesMax)/wholeShare {
-			shares = proto.Shares(seed.Money * wholeShare)
-		}
-		if !shares.Valid() {
-			return nil, false
-		}
-		d.Total += seed.Money
-		d.Money, d.Shares, d.seeds = append(d.Money, seed.Money), append(d.Shares, shares), append(d.seeds, shares)
-	}
-	return d, true
+	variant, _ := dpm.VariantOf(o.Variant)
+	pool, ok := dpm.Seeded(variant, o.Seeds)
+	return &dynamic{Pool: pool, seeds: slices.Clone(pool.Shares)}, ok
 }
-
-// wholeShare is one share in millionths.
-const wholeShare = 1_000_000
 
 // price finds what a trade comes to, and writes it into the letter: the shares of a stake, the money of a sale.
 func (p *pool) price(l *letter) proto.Refusal {
@@ -258,22 +242,15 @@ func (p *pool) variant() string {
 	return p.dynamic.Variant.String()
 }
 
-// kindRefusal is what stands in the way of a pool of its kind: there is none such, or what its opening says of seeds and rules does
-// not fit.
+// kindRefusal is what stands in the way of a pool of its kind.
 func kindRefusal(o *proto.PoolOpening) proto.Refusal {
-	if o.Kind != proto.KindDynamic {
-		if o.Kind != "" || o.Variant != "" || len(o.Seeds) > 0 {
-			return proto.RefusedSeeds
-		}
+	switch member, _ := rules.WrongKind(o); member {
+	case "":
 		return proto.Accepted
-	}
-	if _, ok := newDynamic(o); !ok {
+	case "kind", "variant", "outcomes":
 		return proto.RefusedSeeds
 	}
-	if o.Payout != proto.PayoutExact || o.NoWinner != proto.NoWinnerRefund || o.OneSidedRefund {
-		return proto.RefusedPoolDynamic
-	}
-	return proto.Accepted
+	return proto.RefusedPoolDynamic
 }
 
 // after is a copy, without its stakes, in which the priced trade is done.

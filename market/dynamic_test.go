@@ -3,8 +3,10 @@ package market
 import (
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
+	"tote/server/market/dpm"
 	"tote/server/proto"
 )
 
@@ -53,7 +55,7 @@ func TestEarlyMoneyEarnsMore(t *testing.T) {
 		early := tb.accept(1, ada, 1, p, 0, 100_000)
 		tb.accept(2, bob, 1, p, 0, 1_000_000)
 		late := tb.accept(3, eve, 1, p, 0, 100_000)
-		if early.Shares <= late.Shares || early.Shares > 100_000*wholeShare || early.Arrived != tb.now {
+		if early.Shares <= late.Shares || early.Shares > 100_000*dpm.Share || early.Arrived != tb.now {
 			t.Errorf("receipts %+v and %+v", early, late)
 		}
 		if r := tb.replay(); r.house != -2_000_000 {
@@ -67,7 +69,7 @@ func TestEarlyMoneyEarnsMore(t *testing.T) {
 			t.Errorf("%d shards: early money was paid %d, late money %d, want 154100 and 124800, nearly", shards, first, third)
 		}
 		paid := first[0] + second[0] + third[0]
-		perShare := proto.Millionths(3_200_000 * wholeShare * wholeShare / (1_000_000*wholeShare + int64(early.Shares+late.Shares+tb.bought(2, bob))))
+		perShare := proto.Millionths(3_200_000 * int64(dpm.Share*dpm.Share) / int64(1_000_000*dpm.Share+early.Shares+late.Shares+tb.bought(2, bob)))
 		if settled.Gross != 3_200_000 || settled.Paid != paid || settled.Takeout != 0 || settled.Refunded || len(settled.Dividends) != 1 ||
 			settled.Dividends[0].PerShare-perShare > 1 || perShare-settled.Dividends[0].PerShare > 1 {
 			t.Errorf("settled %+v, want %d a share", settled, perShare)
@@ -94,7 +96,7 @@ func TestSharesAreSold(t *testing.T) {
 		two := tb.accept(1, ada, 2, p, 0, 500)
 		tb.accept(2, bob, 1, p, 0, 2000)
 		if on := tb.show(p); on.Kind != "dpm" || on.Variant != "share_ratio" || on.Odds[0].Staked != 3000 || on.Odds[0].Backers != 2 ||
-			on.Odds[0].Price <= on.Odds[1].Price || on.Odds[0].Probability+on.Odds[1].Probability != wholeShare {
+			on.Odds[0].Price <= on.Odds[1].Price || on.Odds[0].Probability+on.Odds[1].Probability != 1_000_000 {
 			t.Errorf("the pool shows %+v", on)
 		}
 
@@ -191,7 +193,7 @@ func TestTradingPumpsNothing(t *testing.T) {
 		}
 		for o := range held {
 			for held[o] > 0 {
-				n := min(held[o], proto.Shares(1+r.Int64N(100*wholeShare)))
+				n := min(held[o], proto.Shares(1+r.Int64N(100*int64(dpm.Share))))
 				request++
 				switch got := tb.verdict(tb.saleOf(1, ada, request, p, proto.Outcome(o), n)); got {
 				case proto.Accepted:
@@ -369,15 +371,15 @@ func TestVoidDynamicPool(t *testing.T) {
 	tb := newTable(t, 2)
 	ada, bob, eve := tb.player(1, 100_000), tb.player(2, 100_000), tb.player(3, 100_000)
 	g := tb.game()
-	whole, short := tb.pool(g, seeded("", 1000)), tb.pool(g, seeded("", 100))
+	solvent, short := tb.pool(g, seeded("", 1000)), tb.pool(g, seeded("", 100))
 	void := func(p proto.PoolID) {
 		tb.answer(Command{Kind: VoidPool, Pool: p, Args: &proto.Voiding{Reason: "rain"}})
 	}
 
-	tb.accept(1, ada, 1, whole, 0, 500)
-	shares := tb.accept(2, bob, 1, whole, 1, 700).Shares
-	bobSold := tb.sold(2, bob, 2, whole, 1, shares/2).Amount
-	void(whole)
+	tb.accept(1, ada, 1, solvent, 0, 500)
+	shares := tb.accept(2, bob, 1, solvent, 1, 700).Shares
+	bobSold := tb.sold(2, bob, 2, solvent, 1, shares/2).Amount
+	void(solvent)
 	if got := tb.balance(1, ada); got != 100_000 {
 		t.Errorf("ada has %d after the void pool, want her 500 back", got)
 	}
@@ -472,13 +474,50 @@ func TestDynamicDeadHeat(t *testing.T) {
 	tb.answer(Command{Kind: SettlePool, Pool: p, Args: &proto.Settlement{Winners: []proto.Outcome{1, 0}}})
 	settled := only[*proto.Settled](t, tb.said)
 	prize := (proto.Amount(7000) - 700) / 2
-	want := []proto.Amount{portion(prize, one, 1000*wholeShare+one), portion(prize, two, 1000*wholeShare+two)}
+	want := []proto.Amount{portion(prize, one, 1000*dpm.Share+one), portion(prize, two, 1000*dpm.Share+two)}
 	if first, second := payoutTo(tb.said, session(1)), payoutTo(tb.said, session(2)); len(first) != 1 || first[0] != want[0] || len(second) != 1 || second[0] != want[1] {
 		t.Errorf("paid %d and %d, want %d", first, second, want)
 	}
 	if settled.Takeout != 700 || settled.Paid != want[0]+want[1] || settled.Breakage != 6300-settled.Paid || len(settled.Dividends) != 2 ||
 		settled.Dividends[0].PerShare >= settled.Dividends[1].PerShare {
 		t.Errorf("settled %+v", settled)
+	}
+}
+
+// A template opens dynamic pools: each outcome has its seed, one of the shortlist the seed of all.
+func TestTemplatesOpenDynamicPools(t *testing.T) {
+	tb := newTable(t, 2)
+	template := proto.Template{Name: "scorer", Question: "Who scores first?", Opens: "event.kind == 'kickoff'", Kind: proto.KindDynamic, Variant: "money_ratio",
+		Outcomes: []proto.TemplateOutcome{
+			{Label: "{player}", Each: "shortlist", Wins: "event.kind == 'goal' && event.player == player", Seed: &proto.Seed{Money: 100}},
+			{Label: "nobody", Wins: "event.kind == 'end'", Seed: &proto.Seed{Money: 300, Shares: 200 * dpm.Share}},
+		}}
+	ada := tb.player(1, 1000)
+	g := tb.game(template)
+	p := tb.answer(Command{Kind: PostEvent, Game: g, Args: &proto.Event{Kind: "kickoff"}}).Opened[0]
+	if shown := tb.show(p); shown.Kind != "dpm" || shown.Variant != "money_ratio" || len(shown.Odds) != 3 || shown.Odds[0].Price != shown.Odds[1].Price {
+		t.Errorf("opened %+v", shown)
+	}
+	tb.accept(1, ada, 1, p, 1, 100)
+	tb.answer(Command{Kind: PostEvent, Game: g, Args: &proto.Event{Kind: "goal", Player: "Kylian Mbappé"}})
+	if paid := payoutTo(tb.said, session(1)); len(paid) != 1 || paid[0] <= 100 {
+		t.Errorf("paid %d for 100 on the scorer", paid)
+	}
+
+	for name, change := range map[string]func(*proto.Template){
+		"a seed too few":        func(t *proto.Template) { t.Outcomes[1].Seed = nil },
+		"seeds without a kind":  func(t *proto.Template) { t.Kind = "" },
+		"a kind that is none":   func(t *proto.Template) { t.Kind = "lmsr" },
+		"a dividend":            func(t *proto.Template) { t.Payout, t.Unit = proto.PayoutDividend, 100 },
+		"two outcomes of three": func(t *proto.Template) { t.Variant = "losers_money" },
+	} {
+		wrong := template
+		wrong.Outcomes = slices.Clone(template.Outcomes)
+		change(&wrong)
+		opening := &proto.GameOpening{Name: "bad", Shortlist: []string{"A", "B"}, Templates: []proto.Template{wrong}}
+		if got := tb.verdict(Command{Kind: OpenGame, From: desk, Game: tb.m.NextGame(), Args: opening}); got != proto.RefusedTemplate {
+			t.Errorf("a template with %s: %q", name, got.Code())
+		}
 	}
 }
 
@@ -542,11 +581,11 @@ func TestBrokenTrades(t *testing.T) {
 			t.Errorf("%s applies", name)
 		}
 	}
-	whole := (&record{kind: recordSold, id: uint64(ada), pool: p, amount: 1, shares: 1}).append(nil)[4:]
-	if err := tb.replay().Apply(next, whole); err != nil {
+	sound := (&record{kind: recordSold, id: uint64(ada), pool: p, amount: 1, shares: 1}).append(nil)[4:]
+	if err := tb.replay().Apply(next, sound); err != nil {
 		t.Error(err)
 	}
-	if err := tb.replay().Apply(next, whole[:len(whole)-1]); err == nil {
+	if err := tb.replay().Apply(next, sound[:len(sound)-1]); err == nil {
 		t.Error("a sale without its last byte applies")
 	}
 }

@@ -82,12 +82,7 @@ func (s *Shard) resolve(plan *plan, g *game, e *proto.Event) {
 		if !ok || len(g.pools)+int(plan.fresh) >= proto.PoolsMax {
 			continue
 		}
-		t := program.Template()
-		plan.open(g, poolOpening{
-			PoolOpening: proto.PoolOpening{Question: question, Labels: labels, Takeout: t.Takeout, StakeMin: t.StakeMin, StakeMax: t.StakeMax,
-				Rules: t.Rules},
-			Template: g.asks + i, Minute: e.Minute, Score: e.Score,
-		})
+		plan.open(g, poolOpening{PoolOpening: program.Pool(question, labels), Template: g.asks + i, Minute: e.Minute, Score: e.Score})
 	}
 	plan.steps = append(plan.steps, last...)
 }

@@ -215,6 +215,8 @@ type poolOpen struct {
 	Takeout  uint16        `help:"Basis points of the gross pool for the house."`
 	StakeMin proto.Amount  `help:"Smallest stake."`
 	StakeMax proto.Amount  `help:"Largest stake."`
+	Seeds    []string      `help:"Makes it a dynamic pool: what the house puts on each outcome, units or units/shares." placeholder:"10000/500,…"`
+	Variant  string        `help:"Of a dynamic pool: share_ratio (if none), money_ratio, losers_payoff or losers_money."`
 
 	Payout         proto.PayoutRule   `default:"exact" help:"exact: all of the net pool, to the last unit; dividend: per betting unit, rounded down."`
 	Unit           proto.Amount       `help:"Betting unit of dividends."`
@@ -233,11 +235,37 @@ func (c *poolOpen) Run(s *Session) error {
 	opening := proto.PoolOpening{Question: c.Question, Labels: c.Labels, Takeout: c.Takeout, StakeMin: c.StakeMin, StakeMax: c.StakeMax, Rules: proto.Rules{
 		Payout: c.Payout, Unit: c.Unit, Break: c.Break, DividendMin: c.DividendMin, MinusMax: c.MinusMax, NoWinner: c.NoWinner, CarryTo: c.CarryTo,
 		OneSidedRefund: c.OneSidedRefund, AccountMax: c.AccountMax, LateSpan: proto.Time(c.LateSpan.Microseconds()), LateMax: c.LateMax}}
+	for _, text := range c.Seeds {
+		seed, err := parseSeed(text)
+		if err != nil {
+			return err
+		}
+		opening.Kind, opening.Variant, opening.Seeds = proto.KindDynamic, c.Variant, append(opening.Seeds, seed)
+	}
 	if c.LocksIn > 0 {
 		opening.LocksAt = proto.Time(time.Now().Add(c.LocksIn).UnixMicro())
 	}
 	answer, err := s.Client.OpenPool(s.Context, c.Game, opening)
 	return print(s, answer, err)
+}
+
+// parseSeed reads units of money and, behind a slash, whole shares.
+func parseSeed(text string) (seed proto.Seed, err error) {
+	money, shares, both := strings.Cut(text, "/")
+	units, err := strconv.ParseInt(money, 10, 64)
+	if err != nil {
+		return seed, fmt.Errorf("read the seed %q: write units, or units/shares", text)
+	}
+	seed.Money = proto.Amount(units)
+	if !both {
+		return seed, nil
+	}
+	whole, err := strconv.ParseInt(shares, 10, 64)
+	if err != nil || whole < 1 || whole > int64(proto.SharesMax)/1_000_000 {
+		return seed, fmt.Errorf("read the seed %q: %q are no whole shares", text, shares)
+	}
+	seed.Shares = proto.Shares(whole * 1_000_000)
+	return seed, nil
 }
 
 type poolList struct {

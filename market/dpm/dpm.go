@@ -70,6 +70,29 @@ type Pool struct {
 	Shares  []proto.Shares // N, seeds included
 }
 
+// Share is a whole share.
+const Share proto.Shares = million
+
+// Seeded is a pool as the house opens it; a seed without shares gets one for each unit of money. It returns false where a seed
+// is out of range, or there is more money than a pool can hold.
+func Seeded(v Variant, seeds []proto.Seed) (p Pool, ok bool) {
+	p.Variant = v
+	for _, seed := range seeds {
+		if !seed.Money.Valid() || seed.Money > proto.AmountMax-p.Total {
+			return p, false
+		}
+		if seed.Shares == 0 && seed.Money <= proto.Amount(proto.SharesMax/Share) {
+			seed.Shares = proto.Shares(seed.Money) * Share
+		}
+		if !seed.Shares.Valid() {
+			return p, false
+		}
+		p.Total += seed.Money
+		p.Money, p.Shares = append(p.Money, seed.Money), append(p.Shares, seed.Shares)
+	}
+	return p, true
+}
+
 // Buy is how many shares of an outcome the money buys now, rounded down. It returns false where the pool cannot take so much:
 // more than 2^53 − 1 units in it, or more than 2^53 − 1 millionths of shares on the outcome.
 func (p *Pool) Buy(on proto.Outcome, money proto.Amount) (proto.Shares, bool) {

@@ -289,12 +289,12 @@ func (c *compiler) outcomes(ts []proto.TemplateOutcome, g Game) []outcome {
 		case "":
 			wins := c.rule(at.within("wins"), t.Wins, envPool)
 			label := c.text(at.within("label"), t.Label, g.Teams, nil)
-			expanded = append(expanded, outcome{label: label, wins: wins})
+			expanded = append(expanded, outcome{label: label, wins: wins, seed: t.Seed})
 		case "shortlist":
 			wins := c.rule(at.within("wins"), t.Wins, envPlayers)
 			for _, player := range g.Shortlist {
 				label := c.text(at.within("label"), t.Label, g.Teams, &player)
-				expanded = append(expanded, outcome{label: label, wins: wins, player: player})
+				expanded = append(expanded, outcome{label: label, wins: wins, player: player, seed: t.Seed})
 				if label == nil {
 					break // the others are most likely as wrong
 				}

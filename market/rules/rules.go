@@ -57,6 +57,7 @@ type outcome struct {
 	label  text
 	wins   cel.Program
 	player string // of the shortlist, or empty
+	seed   *proto.Seed
 }
 
 // Game is what stays the same for the life of a game.
@@ -88,7 +89,12 @@ func Compile(t proto.Template, g Game) (*Program, error) {
 		p.voids = c.rule(place{member: "voids"}, t.Voids, envPool)
 	}
 	p.question = c.text(place{member: "question"}, t.Question, g.Teams, nil)
-	p.outcomes = c.outcomes(t.Outcomes, g)
+	if p.outcomes = c.outcomes(t.Outcomes, g); p.outcomes != nil {
+		pool := p.Pool(t.Question, make([]string, len(p.outcomes)))
+		if member, want := WrongKind(&pool); member != "" {
+			c.wrongIn(place{member: member}, "expected %s", want)
+		}
+	}
 	if err := errors.Join(c.wrong...); err != nil {
 		return nil, err
 	}
@@ -97,6 +103,19 @@ func Compile(t proto.Template, g Game) (*Program, error) {
 
 // Template is the template as it was given to Compile; not to be changed.
 func (p *Program) Template() *proto.Template { return &p.template }
+
+// Pool is what the template says of its pools, for the question and labels that Opens has returned.
+func (p *Program) Pool(question string, labels []string) proto.PoolOpening {
+	t := &p.template
+	o := proto.PoolOpening{Question: question, Labels: labels, Takeout: t.Takeout, StakeMin: t.StakeMin, StakeMax: t.StakeMax,
+		Kind: t.Kind, Variant: t.Variant, Rules: t.Rules}
+	for i := range p.outcomes {
+		if seed := p.outcomes[i].seed; seed != nil {
+			o.Seeds = append(o.Seeds, *seed)
+		}
+	}
+	return o
+}
 
 // Opens reports whether the event opens a pool, and the pool's question and labels. game is the game after the event.
 func (p *Program) Opens(e *proto.Event, game State) (question string, labels []string, ok bool) {
