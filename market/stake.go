@@ -21,19 +21,21 @@ import (
 type stake struct{ who, sum, nth uint64 }
 
 const (
-	idBits       = 53
-	idMask       = 1<<idBits - 1
-	outcomeBits  = 6
-	outcomeMask  = 1<<outcomeBits - 1
-	arrivalBits  = 48 // microseconds: nine years
-	arrivalMax   = 1<<arrivalBits - 1
-	stakeSeqMax  = 1 << 31 // a pool takes stakes up to so many records after its opening: half of what fits, since others append meanwhile
-	stakeChunk   = 4096    // stakes: 96 KiB, a whole number of pages
-	_            = uint(outcomeMask + 1 - proto.OutcomesMax)
-	_            = uint(idMask - proto.AmountMax)
-	stakeGrowth  = 8 // the first room of a pool
-	arrivalWhoLo = 43
-	arrivalSumLo = 32
+	idBits      = 53
+	idMask      = 1<<idBits - 1
+	outcomeBits = 6
+	outcomeMask = 1<<outcomeBits - 1
+	arrivalMax  = 1<<48 - 1 // microseconds: nine years
+
+	arrivalInWho = 43 // the first of its bits there
+	arrivalInSum = 32
+
+	_ = uint(outcomeMask + 1 - proto.OutcomesMax) // what is packed fits
+	_ = uint(idMask - proto.AmountMax)
+
+	stakeSeqMax = 1 << 31 // a pool takes stakes up to so many records after its opening: half of what fits, since others append meanwhile
+	stakeChunk  = 4096    // stakes: 96 KiB, a whole number of pages
+	stakeFirst  = 8       // room of a fresh pool
 )
 
 // newStake packs a stake. after is the number of records since the pool's opening, and arrival the time since then: one that
@@ -41,8 +43,8 @@ const (
 func newStake(account proto.AccountID, outcome proto.Outcome, amount proto.Amount, after uint32, arrival proto.Time) stake {
 	at := uint64(min(max(arrival, 0), arrivalMax))
 	return stake{
-		who: uint64(account) | uint64(outcome)<<idBits | at>>arrivalWhoLo<<(idBits+outcomeBits),
-		sum: uint64(amount) | at>>arrivalSumLo<<idBits,
+		who: uint64(account) | uint64(outcome)<<idBits | at>>arrivalInWho<<(idBits+outcomeBits),
+		sum: uint64(amount) | at>>arrivalInSum<<idBits,
 		nth: uint64(after)<<32 | at&(1<<32-1),
 	}
 }
@@ -52,7 +54,7 @@ func (s stake) outcome() proto.Outcome   { return proto.Outcome(s.who >> idBits 
 func (s stake) amount() proto.Amount     { return proto.Amount(s.sum & idMask) }
 func (s stake) after() uint32            { return uint32(s.nth >> 32) }
 func (s stake) arrival() proto.Time {
-	return proto.Time(s.who>>(idBits+outcomeBits)<<arrivalWhoLo | s.sum>>idBits&(1<<(arrivalWhoLo-arrivalSumLo)-1)<<arrivalSumLo |
+	return proto.Time(s.who>>(idBits+outcomeBits)<<arrivalInWho | s.sum>>idBits&(1<<(arrivalInWho-arrivalInSum)-1)<<arrivalInSum |
 		s.nth&(1<<32-1))
 }
 
@@ -72,7 +74,7 @@ func (l *stakes) add(s stake) {
 	last := len(l.chunks) - 1
 	switch {
 	case last < 0:
-		l.chunks, last = append(l.chunks, make([]stake, 0, stakeGrowth)), 0
+		l.chunks, last = append(l.chunks, make([]stake, 0, stakeFirst)), 0
 	case len(l.chunks[last]) == stakeChunk:
 		l.chunks, last = append(l.chunks, make([]stake, 0, stakeChunk)), last+1
 	case len(l.chunks[last]) == cap(l.chunks[last]):
