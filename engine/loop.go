@@ -240,14 +240,14 @@ func (l *loop) answer(s *session, out *market.Out) {
 		l.tell(s, &out.Receipt)
 	case market.OutRefused:
 		l.answerRefused(s, &out.Refused)
+	case market.OutEvicted:
+		l.evict(s, out.Circle)
 	case market.OutMessage:
 		switch m := out.Message.(type) {
 		case *proto.Welcome:
 			l.welcome(s, m)
 		case *proto.Joined:
 			l.joined(s, m)
-		case *proto.CircleLeft:
-			l.leftCircle(s, m)
 		default:
 			l.tell(s, m)
 		}

@@ -55,14 +55,13 @@ func drawCode() uint64 {
 	return max(1, binary.LittleEndian.Uint64(b[:])>>(64-53))
 }
 
-// leftCircle takes the session out of the circle's rooms before it is told.
-func (l *loop) leftCircle(s *session, m *proto.CircleLeft) {
+// evict takes the session out of the circle's rooms.
+func (l *loop) evict(s *session, circle proto.CircleID) {
 	for i := len(s.games) - 1; i >= 0; i-- {
-		if s.games[i].room.game.Circle == m.Circle {
+		if s.games[i].room.game.Circle == circle {
 			l.unsubscribe(s, i)
 		}
 	}
-	l.tell(s, m)
 }
 
 // barred reports whether a room is a circle's that the session has not joined. What it is told of others'

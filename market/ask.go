@@ -82,6 +82,8 @@ type errand struct {
 	name    string // of the account
 	circles *[]proto.CircleName
 	circle  string // name of the command's circle
+
+	sessions []Session // that leave it
 }
 
 // inquire passes on what a player does about questions.

@@ -221,6 +221,9 @@ func TestModeration(t *testing.T) {
 	if len(own) != 2 || own[1].Reason != "be nice" || own[1].Pool.State != proto.PoolVoided {
 		t.Errorf("the asker's questions are %+v", own)
 	}
+	if past := only[*proto.Archive](t, tb.past(Command{Kind: ShowArchive, From: session(2), Account: bob, Game: g})); len(past.Pools) != 0 {
+		t.Errorf("a rejected question is in the archive: %+v", past.Pools)
+	}
 	if others := only[*proto.Questions](t, tb.do(Command{Kind: ShowQuestions, From: session(2), ID: 1, Account: bob, Game: g})).Questions; len(others) != 0 {
 		t.Errorf("another's questions are %+v", others)
 	}
@@ -491,18 +494,7 @@ func TestQuestionsSurviveRestarts(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		var snapshot strings.Builder
-		if err := half.Snapshot(&snapshot); err != nil {
-			t.Fatal(err)
-		}
-		loaded := NewReplica()
-		if err := loaded.Load(strings.NewReader(snapshot.String())); err != nil {
-			t.Fatal(err)
-		}
-		if loaded.Digest() != half.Digest() {
-			t.Fatalf("after record %d, the snapshot is another market", n)
-		}
-		again := reopen(t, 1+n%3, loaded, slices.Clone(tb.journal.records[:n]))
+		again := reopen(t, 1+n%3, reloaded(t, half), slices.Clone(tb.journal.records[:n]))
 		again.now = tb.now
 		again.settle()
 		for range 4 { // the lock, the claim, the challenge and the void each set the next date
@@ -518,6 +510,23 @@ func TestQuestionsSurviveRestarts(t *testing.T) {
 			}
 		}
 	}
+}
+
+// reloaded is what a snapshot makes of a replica.
+func reloaded(t *testing.T, r *Replica) *Replica {
+	t.Helper()
+	var snapshot strings.Builder
+	if err := r.Snapshot(&snapshot); err != nil {
+		t.Fatal(err)
+	}
+	again := NewReplica()
+	if err := again.Load(strings.NewReader(snapshot.String())); err != nil {
+		t.Fatal(err)
+	}
+	if again.Digest() != r.Digest() {
+		t.Fatalf("after record %d, the snapshot is another market", r.seq)
+	}
+	return again
 }
 
 // Whatever players and operators do, in whatever order: the audit at the end of the test finds no unit and no member too many, and a

@@ -256,12 +256,23 @@ func (s *Shard) membership(l *letter) {
 	if a.live == nil {
 		return
 	}
-	for _, session := range a.live.sessions { // all of them leave the rooms; one of them may have asked for it
+	for _, to := range s.market.shards {
+		s.write(to, &letter{kind: letterEvict, errand: &errand{command: *c, sessions: slices.Clone(a.live.sessions)}})
+	}
+	for _, session := range a.live.sessions { // one of them may have asked for it
 		m := &proto.CircleLeft{T: s.now, Circle: c.Circle}
 		if session == c.From && c.Kind == LeaveCircle {
 			m.ID = c.ID
 		}
 		s.batch.Outs = append(s.batch.Outs, Out{Kind: OutMessage, To: session, Message: m})
+	}
+}
+
+// evict takes sessions out of a circle's rooms. Each shard says so itself: a room's image that was on its way when the account left
+// the circle is said before, by the same shard.
+func (s *Shard) evict(e *errand) {
+	for _, session := range e.sessions {
+		s.batch.Outs = append(s.batch.Outs, Out{Kind: OutEvicted, To: session, Circle: e.command.Circle})
 	}
 }
 

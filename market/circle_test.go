@@ -264,7 +264,7 @@ func TestCirclesSurviveRestarts(t *testing.T) {
 	p, _ := tb.asks(1, players[1], room, tb.ruled())
 	for shards := range 4 {
 		t.Run(fmt.Sprint(shards+1), func(t *testing.T) {
-			again := reopen(t, shards+1, tb.replay(), slices.Clone(tb.journal.records))
+			again := reopen(t, shards+1, reloaded(t, tb.replay()), slices.Clone(tb.journal.records))
 			if next := again.m.NextCircle(); next != gone+1 {
 				t.Errorf("the next circle is %d", next)
 			}
@@ -278,5 +278,47 @@ func TestCirclesSurviveRestarts(t *testing.T) {
 			again.event(g, proto.Event{Kind: "goal"})
 			again.is(p, proto.PoolSettled)
 		})
+	}
+}
+
+// Who is removed while the room's image is on its way to him gets it, and is taken out of the room after it.
+func TestRemovedWhileJoining(t *testing.T) {
+	tb := newTable(t, 3)
+	c, players := tb.circle()
+	own := tb.m.shardOfAccount(players[2])
+	g := tb.game()
+	for tb.m.shardOfGame(g) == own {
+		g = tb.game()
+	}
+	room := tb.room(1, players[1], c, g)
+	tb.said = nil
+	tb.m.Submit(&Command{Kind: Join, From: session(2), ID: 3, Account: players[2], Game: room})
+	tb.m.shardOfGame(g).turn(tb.now) // asks the account's shard
+	own.turn(tb.now)                 // which says that he is a member
+	remove := tb.circleOf(RemoveMember, 1, players[1], c)
+	remove.Other = players[2]
+	tb.m.Submit(&remove)
+	for range 3 { // the removal gets to the account's shard
+		for _, s := range tb.m.shards {
+			if s != tb.m.shardOfGame(g) {
+				s.turn(tb.now)
+			}
+		}
+		if tb.m.shardOfAccount(players[1]) == tb.m.shardOfGame(g) || tb.m.shardOfCircle(c) == tb.m.shardOfGame(g) {
+			tb.m.shardOfGame(g).turn(tb.now)
+		}
+	}
+	tb.settle()
+	joined, evicted := -1, -1
+	for i, o := range tb.said {
+		if _, is := o.Message.(*proto.Joined); is && o.To == session(2) {
+			joined = i
+		}
+		if o.Kind == OutEvicted && o.To == session(2) && o.Circle == c {
+			evicted = i
+		}
+	}
+	if joined < 0 || evicted < joined {
+		t.Errorf("joined at %d, and taken out at %d of %+v", joined, evicted, tb.said)
 	}
 }

@@ -140,6 +140,7 @@ const (
 	OutReceipt                // Receipt
 	OutRefused                // Refused
 	OutAnswer                 // Answer; only ever to DeskLoop
+	OutEvicted                // Circle: the session leaves its rooms, and is not told
 )
 
 // Out is one message from the market, released after what it tells is durable. Receipts and refusals, which are
@@ -149,6 +150,7 @@ type Out struct {
 	To      Session      // 0: everybody who has joined Game
 	Game    proto.GameID // of a broadcast
 	Seq     uint64       // of a broadcast
+	Circle  proto.CircleID
 	Receipt proto.Receipt
 	Refused proto.Refused
 	Message proto.Message // not to be changed: other sessions may hold it too

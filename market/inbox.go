@@ -33,6 +33,7 @@ const (
 	letterErrand                     // to a game or circle: what a player asks of it
 	letterAdmit                      // to the account: is it in the room's circle? It sends the errand back
 	letterMember                     // to the account: it has joined a circle, or has left it
+	letterEvict                      // to all shards: these sessions leave the circle's rooms
 	letterQuestion                   // to the account: how its question stands
 	letterAnswered                   // back
 	letterMissed                     // to the archive, and back: what a session has missed

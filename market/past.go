@@ -344,8 +344,11 @@ func (p *past) takeSeals() []seal {
 	return taken
 }
 
-// endPool keeps a pool that has just ended.
+// endPool keeps a pool that has just ended; a question that was never approved is nobody's business.
 func (p *past) endPool(seq proto.Seq, at proto.Time, of *pool) {
+	if of.hidden() {
+		return
+	}
 	p.seal(of.id, seq)
 	p.putJSON(viewPools, uint64(of.id), &proto.PastPool{Pool: of.show(), Opened: of.opened, Locked: of.locked, Ended: at,
 		Gross: of.gross, Paid: of.paid, Record: seq, Head: hex.EncodeToString(p.head[:]),

@@ -158,6 +158,8 @@ func (s *Shard) open(l *letter) {
 		s.admit(l)
 	case letterMember:
 		s.membership(l)
+	case letterEvict:
+		s.evict(l.errand)
 	case letterQuestion:
 		s.questionStands(l)
 	case letterAsk:
