@@ -290,3 +290,38 @@ func TestBenchRunFindsOneReceiptAndOneUnit(t *testing.T) {
 		})
 	}
 }
+
+// From runs to a page, and from a table to models: what people type.
+func TestBenchReportAndFit(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	json, html, page := filepath.Join(dir, "a.json"), filepath.Join(dir, "a.html"), filepath.Join(dir, "both.html")
+	if _, said, err := benched(t, "run", scenario(t, shortGame+"[players]\nstakes = \"200/s\"\n"), "--quiet", "--json", json, "--html", html, "--cost", "2.486"); err != nil {
+		t.Fatalf("%v\n%s", err, said)
+	}
+	points, bad := filepath.Join(dir, "points.csv"), filepath.Join(dir, "bad.csv")
+	os.WriteFile(points, []byte("p,x\n1,43.96\n2,78.74\n4,142.51\n8,216.35\n"), 0o644)
+	os.WriteFile(bad, []byte("p,x\n1,43.96\n2,many\n"), 0o644)
+	if _, said, err := benched(t, "report", "before="+json, "after="+json, "--points", points, "--out", page); err != nil {
+		t.Fatalf("%v\n%s", err, said)
+	}
+	for path, want := range map[string]string{html: "Every audit agreed.", page: "Side by side"} {
+		if text, err := os.ReadFile(path); err != nil || !bytes.Contains(text, []byte(want)) || !bytes.Contains(text, []byte("</html>")) {
+			t.Errorf("%s lacks %q: %v", path, want, err)
+		}
+	}
+	if _, said, err := benched(t, "report", points, "--out", page); err == nil || !strings.Contains(said, "is no report") {
+		t.Errorf("%v\n%s", err, said)
+	}
+	out, err := exec.Command(binary, "bench", "fit", points, "--at", "24").Output()
+	if err != nil || !bytes.Contains(out, []byte("σ = 0.0881")) || !bytes.Contains(out, []byte("linear extrapolation misleads")) {
+		t.Errorf("%v\n%s", err, out)
+	}
+	out, err = exec.Command(binary, "bench", "fit", bad).CombinedOutput()
+	if want := "bad.csv: line 3: x is \"many\"; write a number with a decimal point\n"; err == nil || !strings.HasSuffix(string(out), want) {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if out, err := exec.Command(binary, "bench", "report", "--clients", json).Output(); err != nil || !bytes.Contains(out, []byte("Share served within a certain time")) {
+		t.Errorf("%v\n%s", err, out)
+	}
+}

@@ -328,7 +328,8 @@ func (r *run) moment(now time.Time) {
 	g, res := r.now(), r.results
 	m := Moment{
 		At: now.Sub(r.base).Seconds(), Open: g.open, Joined: g.joined, Answered: res.stakes.answered() + res.deeds.Answered,
-		Frames: res.frames, Bytes: res.bytes, Conflated: res.conflated, Lost: res.connections.Lost,
+		Planned: res.stakes.Planned - res.stakes.Unplaced + res.deeds.Planned,
+		Frames:  res.frames, Bytes: res.bytes, Conflated: res.conflated, Lost: res.connections.Lost,
 		ServerCPU: r.server.last.cpu.Seconds(), RSS: r.server.last.rss, OwnCPU: r.own.last.cpu.Seconds(),
 	}
 	if h := res.second; h.TotalCount() > 0 {

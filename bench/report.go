@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tote/server/bench/limit"
+	"tote/server/bench/model"
 	"tote/server/proto"
 )
 
@@ -33,7 +35,8 @@ type Report struct {
 	Generator   Generator     `json:"generator"`
 	Watched     *Watched      `json:"watched,omitempty"` // nil where there was not the time for it
 	Looks       []Look        `json:"looks"`             // a second each
-	Limits      *limit.Limits `json:"limits,omitempty"`  // of this machine, measured beside the run
+	Meters      *Metered      `json:"meters,omitempty"`
+	Limits      *limit.Limits `json:"limits,omitempty"` // of this machine, measured beside the run
 	Checks      []Check       `json:"checks"`
 	Faults      []Fault       `json:"faults"`
 	Warnings    []string      `json:"warnings"`
@@ -63,11 +66,14 @@ type (
 		StakeMax    proto.Amount      `json:"stake_max"`        //
 		Planned     float64           `json:"planned_s"`        // 0: until stopped
 		Played      float64           `json:"played_s"`         // from when all were in a game to the last stake
+		PlayedFrom  float64           `json:"played_from_s"`    // since the start
 		Seed        uint64            `json:"seed"`             //
 		Workers     int               `json:"workers"`          //
 		Host        string            `json:"host"`             //
 		Kernel      string            `json:"kernel"`           //
 		CPUs        int               `json:"cpus"`             //
+		Memory      uint64            `json:"memory"`           // bytes
+		Revision    string            `json:"revision"`         // of the generator's source, as Go built it
 		Go          string            `json:"go"`               //
 		Settings    map[string]string `json:"sysctl,omitempty"` // those that limit connections
 	}
@@ -101,7 +107,8 @@ type (
 		At        float64 `json:"at_s"`
 		Open      int     `json:"open"`
 		Joined    int     `json:"joined"`
-		Answered  uint64  `json:"answered"` // requests
+		Planned   uint64  `json:"planned"`  // requests
+		Answered  uint64  `json:"answered"` //
 		Frames    uint64  `json:"frames"`
 		Bytes     uint64  `json:"bytes"`
 		Conflated uint64  `json:"conflated"`
@@ -260,21 +267,38 @@ func (r *run) conditions(played time.Duration) Conditions {
 		ConnectRate: r.plan.ConnectRate, StakeRate: r.plan.StakeRate,
 		ThinkMin: r.plan.Think[0].Seconds(), ThinkMax: r.plan.Think[1].Seconds(),
 		StakeMin: r.plan.Stakes[0], StakeMax: r.plan.Stakes[1],
-		Planned: r.plan.Duration.Seconds(), Played: played.Seconds(), Seed: r.plan.Seed, Workers: r.plan.Workers,
+		Planned: r.plan.Duration.Seconds(), Played: played.Seconds(), PlayedFrom: r.playFrom.at.Seconds(), Seed: r.plan.Seed, Workers: r.plan.Workers,
 		CPUs: runtime.NumCPU(), Go: runtime.Version(), Settings: map[string]string{},
 	}
 	c.Host, _ = os.Hostname()
+	if text, err := os.ReadFile("/proc/meminfo"); err == nil {
+		c.Memory = procNumbers(text)["MemTotal"] << 10
+	}
+	if built, ok := debug.ReadBuildInfo(); ok {
+		for _, s := range built.Settings {
+			switch {
+			case s.Key == "vcs.revision":
+				c.Revision = s.Value + c.Revision
+			case s.Key == "vcs.modified" && s.Value == "true":
+				c.Revision += " with changes"
+			}
+		}
+	}
 	var kernel unix.Utsname
 	if unix.Uname(&kernel) == nil {
 		c.Kernel = unix.ByteSliceToString(kernel.Sysname[:]) + " " + unix.ByteSliceToString(kernel.Release[:])
 	}
-	for _, key := range []string{"net/core/somaxconn", "net/ipv4/ip_local_port_range", "net/ipv4/tcp_mem", "net/ipv4/tcp_rmem", "net/ipv4/tcp_wmem"} {
-		if value, err := os.ReadFile("/proc/sys/" + key); err == nil {
-			c.Settings[strings.ReplaceAll(key, "/", ".")] = strings.Join(strings.Fields(string(value)), " ")
+	for _, key := range SettingNames {
+		if value, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(key, ".", "/")); err == nil {
+			c.Settings[key] = strings.Join(strings.Fields(string(value)), " ")
 		}
 	}
 	return c
 }
+
+// SettingNames are the sysctls that limit connections, or change what a connection costs.
+var SettingNames = []string{"fs.file-max", "fs.nr_open", "net.core.somaxconn", "net.ipv4.ip_local_port_range", "net.ipv4.tcp_max_syn_backlog",
+	"net.ipv4.tcp_mem", "net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem", "net.ipv4.tcp_tw_reuse", "net.ipv4.tcp_congestion_control", "vm.overcommit_memory"}
 
 func (r *run) unfinished() string {
 	switch {
@@ -497,6 +521,10 @@ func (r *Report) WriteText(w io.Writer) {
 			fmt.Fprintf(w, "        TCP: %s\n", strings.Join(odd, ", "))
 		}
 	}
+	if m := r.Meters; m != nil {
+		fmt.Fprintf(w, "meters: min/mean/max of windows of %.0f s: CRAM %s, CRUM %s, SPM %s, SLM %s, SCM %s, SEC %s, ESR %.3g, ESS %s\n", m.Window,
+			three(m.CRAM), three(m.CRUM), three(m.SPM), three(m.SLM), three(m.SCM), three(m.SEC), m.ESR, three(m.ESS))
+	}
 	if l := r.Limits; l != nil {
 		fmt.Fprintf(w, "limit:  a bare write costs %.2f µs of CPU, an epoll and read %.2f, a synced append %.0f µs of time\n", l.Write.CPU, l.Read.CPU, l.Sync.Wall)
 		if s := r.Server; s != nil && s.CPUPerFrame > 0 {
@@ -532,6 +560,65 @@ func (r *Report) WriteText(w io.Writer) {
 	case r.Unfinished != "":
 		fmt.Fprintf(w, "UNFINISHED  %s\n", r.Unfinished)
 	}
+}
+
+func three(s model.Summary) string { return fmt.Sprintf("%.3g/%.3g/%.3g", s.Min, s.Mean, s.Max) }
+
+// WriteClients writes the answers' times as clients report them: connection times, then the share of requests answered within a time.
+func (r *Report) WriteClients(w io.Writer) {
+	fmt.Fprintf(w, "Server:                 %s\n", r.Conditions.Target)
+	fmt.Fprintf(w, "Users:                  %d\n", r.Conditions.Users)
+	fmt.Fprintf(w, "Time taken:             %.1f seconds\n", r.Conditions.Played)
+	fmt.Fprintf(w, "Connections made:       %d\n", r.Connections.Made)
+	fmt.Fprintf(w, "Connections lost:       %d\n", r.Connections.Lost)
+	fmt.Fprintf(w, "Requests planned:       %d\n", r.Stakes.Planned+r.Deeds.Planned)
+	fmt.Fprintf(w, "Requests answered:      %d\n", r.Stakes.answered()+r.Deeds.Answered)
+	fmt.Fprintf(w, "Requests per second:    %.2f [#/s]\n", r.Stakes.AchievedRate+r.Deeds.AchievedRate)
+	fmt.Fprintf(w, "Messages received:      %d\n", r.Delivered.Frames)
+	fmt.Fprintf(w, "Bytes received:         %d\n", r.Delivered.Bytes)
+	fmt.Fprintf(w, "Transfer rate:          %.2f [kB/s]\n\n", float64(r.Delivered.Bytes)/1000/max(r.Conditions.Played, 1e-9))
+
+	of := []struct {
+		name  string
+		times Times
+	}{{"Connect", r.Latency.Handshake}, {"Prediction", r.Latency.Receipt}, {"Request", r.Latency.Reply}, {"Broadcast", r.Latency.Odds}, {"Spread", r.Latency.Spread}}
+	ms := func(us float64) string { return fmt.Sprintf("%.1f", us/1000) }
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "Times (ms)\tcount\tmin\tmean\t[+/-sd]\tmedian\tmax\t")
+	for _, o := range of {
+		if o.times.Count > 0 {
+			fmt.Fprintln(t, strings.Join([]string{o.name, grouped(o.times.Count), ms(float64(o.times.Min)), ms(o.times.Mean), ms(o.times.StdDev),
+				ms(float64(o.times.P50)), ms(float64(o.times.Max))}, "\t")+"\t")
+		}
+	}
+	t.Flush()
+	fmt.Fprintln(w, "\nShare served within a certain time (ms)")
+	t = tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	head := "\t"
+	for _, o := range of {
+		if o.times.Count > 0 {
+			head += o.name + "\t"
+		}
+	}
+	fmt.Fprintln(t, head)
+	for i, q := range Quantiles {
+		line := strconv.FormatFloat(q, 'g', -1, 64) + " %\t"
+		for _, o := range of {
+			if o.times.Count > 0 {
+				line += ms(float64(o.times.Points()[i])) + "\t"
+			}
+		}
+		fmt.Fprintln(t, line)
+	}
+	t.Flush()
+}
+
+// Quantiles are those of Times, in percent.
+var Quantiles = []float64{50, 66, 75, 80, 90, 95, 98, 99, 99.9, 99.99, 100}
+
+// Points are the times at Quantiles, in µs.
+func (t *Times) Points() []int64 {
+	return []int64{t.P50, t.P66, t.P75, t.P80, t.P90, t.P95, t.P98, t.P99, t.P999, t.P9999, t.Max}
 }
 
 // ofLimit says how many times the limit something costs.

@@ -142,6 +142,9 @@ func (s *Scenario) play(ctx context.Context, on *Stage) (*Report, error) {
 		return nil, err
 	}
 	report.Limits = limits
+	if failed := report.meter(on.Cost); failed != nil {
+		report.Warnings = append(report.Warnings, "no meters: "+failed.Error())
+	}
 	report.Conditions.Scenario, report.Conditions.Variant, report.Conditions.About = s.Name, s.Variant, s.About
 	for i := range report.Classes {
 		report.Classes[i].Name = s.Games[i].Name

@@ -19,12 +19,14 @@ import (
 	"tote/server/bench"
 	"tote/server/bench/limit"
 	"tote/server/bench/model"
+	"tote/server/bench/sheet"
 )
 
 // Bench is the commands.
 type Bench struct {
 	Run       Run       `cmd:"" help:"Play a scenario, on a server that runs or on one of its own, and audit it."`
 	Scenarios Scenarios `cmd:"" help:"List the built-in scenarios."`
+	Report    Report    `cmd:"" help:"Lay runs side by side on one page of HTML."`
 	Limit     Limit     `cmd:"" help:"Say what the kernel allows on this machine: a write, a read, a synced append, the codec."`
 	Fit       Fit       `cmd:"" help:"Fit models of scalability to a table of throughputs."`
 }
@@ -53,6 +55,7 @@ type Run struct {
 	NoLimit bool    `help:"Do not measure the machine's limits beside the run."`
 
 	JSON  string `help:"Write the report to this file; -: to the standard output, and nothing else." placeholder:"FILE"`
+	HTML  string `help:"Write the report as a page to this file." placeholder:"FILE"`
 	Quiet bool   `help:"No progress."`
 }
 
@@ -132,6 +135,11 @@ func (c *Run) play(ctx context.Context, log *slog.Logger, s *bench.Scenario, sev
 		return err
 	}
 	err = errors.Join(report.Failed(), err)
+	if c.HTML != "" {
+		page := sheet.Sheet{Title: strings.TrimSuffix(s.Name+", "+s.Variant, ", "), Made: time.Now(), Command: bench.Again(os.Args),
+			Groups: []*sheet.Group{{Name: s.Name, Runs: []*bench.Report{report}}}}
+		err = errors.Join(err, writePage(numbered(c.HTML, s.Variant, several), &page))
+	}
 	if c.JSON == "-" {
 		return errors.Join(err, write(os.Stdout, report))
 	}
@@ -178,6 +186,62 @@ func writeFile(path string, v any) error {
 	return errors.Join(write(f, v), f.Close())
 }
 
+// Report is `server bench report`.
+type Report struct {
+	Files   []string  `arg:"" help:"Reports of bench run --json: FILE, or NAME=FILE; those of one name are repetitions." placeholder:"[NAME=]FILE"`
+	Points  string    `help:"Also fit models to this table, as bench fit does." placeholder:"CSV"`
+	At      []float64 `help:"As of bench fit." placeholder:"P"`
+	Out     string    `default:"report.html" help:"The page." placeholder:"FILE"`
+	Title   string    `help:"Of the page."`
+	Clients bool      `help:"Write no page: print what clients report, as text."`
+}
+
+func (c *Report) Run() error {
+	groups, err := sheet.Read(c.Files)
+	if err != nil {
+		return err
+	}
+	if c.Clients {
+		for _, g := range groups {
+			for _, r := range g.Runs {
+				fmt.Printf("%s\n\n", g.Name)
+				r.WriteClients(os.Stdout)
+			}
+		}
+		return nil
+	}
+	page := sheet.Sheet{Title: c.Title, Made: time.Now(), Command: bench.Again(os.Args), Groups: groups}
+	if page.Title == "" {
+		var names []string
+		for _, g := range groups {
+			names = append(names, g.Name)
+		}
+		page.Title = strings.Join(names, ", ")
+	}
+	if c.Points != "" {
+		points, err := readPoints(c.Points)
+		if err != nil {
+			return err
+		}
+		if page.Study, err = model.NewStudy(points, c.At...); err != nil {
+			return err
+		}
+	}
+	if err := writePage(c.Out, &page); err != nil {
+		return err
+	}
+	fmt.Println(c.Out)
+	return nil
+}
+
+func writePage(path string, page *sheet.Sheet) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(page.Write(f), f.Close())
+}
+
 // Scenarios is `server bench scenarios`.
 type Scenarios struct{}
 
@@ -219,18 +283,9 @@ type Fit struct {
 }
 
 func (c *Fit) Run() error {
-	file := os.Stdin
-	if c.File != "-" {
-		opened, err := os.Open(c.File)
-		if err != nil {
-			return err
-		}
-		defer opened.Close()
-		file = opened
-	}
-	points, err := model.Read(file)
+	points, err := readPoints(c.File)
 	if err != nil {
-		return fmt.Errorf("%s: %w", c.File, err)
+		return err
 	}
 	study, err := model.NewStudy(points, c.At...)
 	switch {
@@ -241,4 +296,22 @@ func (c *Fit) Run() error {
 	}
 	study.WriteText(os.Stdout)
 	return nil
+}
+
+// readPoints reads a table from a file, or - from the standard input.
+func readPoints(path string) (*model.Data, error) {
+	file := os.Stdin
+	if path != "-" {
+		opened, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer opened.Close()
+		file = opened
+	}
+	points, err := model.Read(file)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return points, nil
 }
