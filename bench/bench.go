@@ -183,6 +183,8 @@ func (r *run) conduct(ctx context.Context) {
 			return r.now().waiting == 0 && time.Now().After(least)
 		})
 	}
+	// Whoever was beside the players may have noticed the server's end before them.
+	r.deserted = r.deserted || r.plan.Depart == 0 && r.now().open == 0
 	if !r.stopped && !r.deserted {
 		r.enter(phaseAudit)
 		r.await(ctx, r.plan.patience.audit, func() bool { g := r.now(); r.audited = g.audited >= g.open; return r.audited })
