@@ -202,6 +202,7 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger) error {
 			players.Deliver(b)
 			desk.Deliver(b)
 		},
+		Passed: func(at proto.Time) bool { return players.Passed(at) },
 	}, replica)
 	if err != nil {
 		return errors.Join(err, kept.Close())
@@ -360,6 +361,8 @@ func gather(players *engine.Engine, m *market.Market, kept *store.Store, replica
 			show("received_frames_total", "Frames from clients.", float64(s.FramesIn))
 			show("sent_frames_total", "Frames to clients.", float64(s.FramesOut))
 			show("requests_total", "Requests read.", float64(s.Requests))
+			show("restamped_total", "Reads after a loop was away, for whose arrival the kernel was asked.", float64(s.Restamped))
+			show("hearings_overdue_total", "Events and locks that took effect before it was sure that all earlier stakes were judged.", float64(m.Overdue()))
 			show("broadcasts_delivered_total", "Broadcasts times their subscribers.", float64(s.Delivered))
 			show("reimaged_total", "Images sent to readers who were spared more than odds.", float64(s.Reimaged))
 			show("conflated_total", "Broadcasts that slow readers were spared.", float64(s.Conflated))

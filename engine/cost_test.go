@@ -256,7 +256,7 @@ func beAsker(order string) error {
 	if err := errors.Join(err, err2); err != nil {
 		return err
 	}
-	request, buffer := text(`{"type":"time","id":7,"sent":1}`), make([]byte, 4096)
+	buffer := make([]byte, 4096)
 	exchange := func(fd int, said []byte, until string) error {
 		if _, err := unix.Write(fd, said); err != nil {
 			return err
@@ -279,6 +279,7 @@ func beAsker(order string) error {
 		var wait [2]time.Duration
 		for j, fd := range []int{ours, bare} {
 			time.Sleep(time.Duration(1+i%7) * time.Millisecond) // at any moment of a broadcast
+			request := text(fmt.Sprintf(`{"type":"time","id":7,"sent":%d}`, time.Now().UnixMicro()))
 			began := time.Now()
 			if err := exchange(fd, request, []string{`"id":7`, string(request)}[j]); err != nil {
 				return err

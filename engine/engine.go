@@ -42,6 +42,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"runtime"
@@ -100,6 +101,8 @@ type Engine struct {
 	door      door
 	pacer     pacer
 	start     time.Time // of tick 0
+	jiffy     proto.Time
+	awayMin   proto.Time // since a loop looked, for jiffies to be the finer measure
 
 	mu      sync.Mutex
 	present map[proto.GameID]*attendance // who is in each game, over all loops; guarded by mu, an attendance by itself
@@ -141,6 +144,8 @@ func New(c Config, m Market) (*Engine, error) {
 		config: c, limits: limits, market: m, tokens: newTokens(c.Secret),
 		start: time.Now(), present: map[proto.GameID]*attendance{},
 	}
+	e.jiffy = jiffy()
+	e.awayMin = 2 * e.jiffy
 	e.deflaters.New = func() any { return newDeflater(c.Deflate) }
 	e.door.open(limits)
 	if e.listener, err = listen(c.Listen, c.Listener); err != nil {
@@ -154,7 +159,7 @@ func New(c Config, m Market) (*Engine, error) {
 
 // startLoops starts gnet and gives each of its loops a loop of ours. gnet tells neither how many loops it has
 // nor which one a connection will get, but it gives the next connection to a loop that has the fewest: so the
-// bells, enrolled one after the other, reach every loop once, and stay.
+// bells, enrolled one after the other, reach every loop once in each of two rounds, and stay.
 func (e *Engine) startLoops() error {
 	var err error
 	e.client, err = gnet.NewClient(&events{engine: e},
@@ -169,25 +174,57 @@ func (e *Engine) startLoops() error {
 	if err := e.client.Start(); err != nil {
 		return err
 	}
-	known := map[gnet.EventLoop]bool{}
 	for i := range e.config.Loops {
 		l := newLoop(e, i)
-		inside, outside, err := newBell()
-		if err != nil {
-			return errors.Join(err, e.stopLoops())
-		}
-		l.inbox.bell = outside
 		e.loops = append(e.loops, l)
 		if err := l.openRing(); err != nil {
-			return errors.Join(err, inside.Close(), e.stopLoops())
+			return errors.Join(err, e.stopLoops())
 		}
-		if _, err := e.client.EnrollContext(inside, l); err != nil { // runs OnOpen, which sets l.gnet
-			return errors.Join(fmt.Errorf("enroll the bell of loop %d: %w", i, err), e.stopLoops())
+		if err := e.hang(l); err != nil {
+			return errors.Join(err, e.stopLoops())
 		}
-		assert(l.gnet != nil && !known[l.gnet], "every loop of gnet has one bell")
-		known[l.gnet] = true
+	}
+	for range e.config.Loops {
+		if err := e.hang(nil); err != nil {
+			return errors.Join(err, e.stopLoops())
+		}
+	}
+	for _, l := range e.loops {
+		assert(l.gnet != nil && l.inbox.bells[1] != nil, "every loop of gnet has two bells")
 	}
 	return nil
+}
+
+// bell is one on its way to a loop: the loop's first one, or the second of whichever loop gnet gives it to.
+type bell struct {
+	loop    *loop
+	outside *net.UnixConn
+}
+
+// hang gives a loop of gnet's a bell.
+func (e *Engine) hang(l *loop) error {
+	inside, outside, err := newBell()
+	if err != nil {
+		return err
+	}
+	if _, err := e.client.EnrollContext(inside, &bell{l, outside}); err != nil { // runs OnOpen
+		return errors.Join(fmt.Errorf("enroll a bell: %w", err), outside.Close())
+	}
+	return nil
+}
+
+// hung takes a bell to its loop.
+func (e *Engine) hung(b *bell, c gnet.Conn) {
+	first := b.loop != nil
+	if first {
+		b.loop.gnet = c.EventLoop()
+		b.loop.inbox.bells[0] = b.outside
+	} else {
+		b.loop = e.loopOf(c.EventLoop())
+		assert(b.loop.inbox.bells[1] == nil, "a loop has two bells")
+		b.loop.inbox.bells[1] = b.outside
+	}
+	c.SetContext(b.loop)
 }
 
 func (e *Engine) stopLoops() error {
@@ -197,6 +234,7 @@ func (e *Engine) stopLoops() error {
 	errs := []error{e.client.Stop()}
 	for _, l := range e.loops {
 		l.publish() // they have ended
+		l.passed.Store(math.MaxInt64)
 		errs = append(errs, l.closeRing())
 	}
 	return errors.Join(errs...)
@@ -291,8 +329,8 @@ type events struct {
 
 func (v *events) OnOpen(c gnet.Conn) ([]byte, gnet.Action) {
 	switch owner := c.Context().(type) {
-	case *loop:
-		owner.gnet = c.EventLoop()
+	case *bell:
+		v.engine.hung(owner, c)
 	case *session:
 		v.engine.loopOf(c.EventLoop()).open(owner, c)
 	}

@@ -14,12 +14,13 @@ import (
 // inbox is how others reach a loop: they put parcels and calls into it, and ring once when it was silent. It
 // grows as the market answers, and the market's own inboxes bound what there is to answer.
 type inbox struct {
-	bell *net.UnixConn // a byte into it makes the loop's end readable
+	bells [2]*net.UnixConn // a byte into one makes the loop's end readable
 
 	mu      sync.Mutex
 	parcels []parcel
 	calls   []func()
 	rung    bool // a byte is on its way
+	bell    int  // to ring next
 	closed  bool // the loop has ended
 }
 
@@ -29,6 +30,10 @@ type parcel struct {
 	broadcast *broadcast // if set, out is empty
 }
 
+// A loop has two bells, which are rung in turns. epoll reports sockets in the order in which they became readable, and puts each at the
+// end of the line when it reports it, readable or not: a bell that is rung again in the turn that it began would stand before
+// all that became readable during that turn, and the loop would write the next slice first.
+//
 // newBell makes a pair of sockets. The bell is a socket and no task of gnet's, because tasks are run before the
 // loop reads again, however many there are, while a socket is served in the order in which epoll saw it: a loop
 // that rings its own bell to go on later lets all readable sockets go first. It costs a write and a read of one
@@ -66,9 +71,10 @@ func (in *inbox) put(loop int, d *delivery) {
 	in.parcels = d.appendFor(loop, in.parcels)
 	ring := len(in.parcels) > before && !in.rung
 	in.rung = in.rung || ring
+	bell := in.bells[in.bell]
 	in.mu.Unlock()
 	if ring {
-		in.sound()
+		sound(bell)
 	}
 }
 
@@ -82,9 +88,10 @@ func (in *inbox) call(f func()) {
 	in.calls = append(in.calls, f)
 	ring := !in.rung
 	in.rung = true
+	bell := in.bells[in.bell]
 	in.mu.Unlock()
 	if ring {
-		in.sound()
+		sound(bell)
 	}
 }
 
@@ -93,23 +100,24 @@ func (in *inbox) ring() {
 	in.mu.Lock()
 	ring := !in.rung && !in.closed
 	in.rung = in.rung || ring
+	bell := in.bells[in.bell]
 	in.mu.Unlock()
 	if ring {
-		in.sound()
+		sound(bell)
 	}
 }
 
 var chime = []byte{1}
 
 // sound fails only when the loop has ended meanwhile.
-func (in *inbox) sound() { _, _ = in.bell.Write(chime) }
+func sound(bell *net.UnixConn) { _, _ = bell.Write(chime) }
 
 // take hands over the calls, and the parcels if the loop has none left; it takes the slices that they came in
 // last time.
 func (in *inbox) take(parcels []parcel, more bool, calls []func()) ([]parcel, []func()) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.rung = false
+	in.rung, in.bell = false, 1-in.bell
 	if !more {
 		in.parcels, parcels = parcels[:0], in.parcels
 	}
@@ -121,7 +129,9 @@ func (in *inbox) close() {
 	in.mu.Lock()
 	in.closed = true
 	in.mu.Unlock()
-	if in.bell != nil {
-		_ = in.bell.Close()
+	for _, bell := range in.bells {
+		if bell != nil {
+			_ = bell.Close()
+		}
 	}
 }

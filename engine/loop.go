@@ -3,6 +3,7 @@ package engine
 import (
 	"net"
 	"sync"
+	"sync/atomic"
 
 	"github.com/gobwas/ws"
 	"github.com/panjf2000/gnet/v2"
@@ -20,15 +21,21 @@ import (
 //	turn: inbox ─▶ pending ─┐             │
 //	      broadcasts, slice ─┴▶ flush ────┘
 //
-// Owner of every field but inbox and published: the goroutine of gnet's loop.
+// Owner of every field but inbox, passed, awaited and published: the goroutine of gnet's loop.
 type loop struct {
 	engine *Engine
 	index  int
 	gnet   gnet.EventLoop // set in OnOpen of the bell
 	inbox  inbox
 
-	now  proto.Time // of this read or turn
-	tick uint32     // the last one of the wheel
+	now     proto.Time   // of this read or turn
+	arrived proto.Time   // when what is being read had reached the host
+	doubts  proto.Time   // until then, now may be later than that by much
+	began   proto.Time   // the last turn
+	passed  atomic.Int64 // all that arrived by then has been submitted; anybody may read it
+	awaited atomic.Int64 // the latest that the market wants to have passed; anybody may raise it
+
+	tick uint32 // the last one of the wheel
 
 	places []place  // by slot
 	free   []uint32 // slots
@@ -173,7 +180,8 @@ func (l *loop) read(s *session, in []byte) {
 	if len(in) == 0 {
 		return
 	}
-	l.now = l.engine.config.Now()
+	l.look()
+	l.arrived = l.stamp(s)
 	l.owed = s.pinged
 	s.heard, s.pinged = l.tick, false
 	l.counts.BytesIn += uint64(len(in))
@@ -188,7 +196,8 @@ func (l *loop) read(s *session, in []byte) {
 
 // turn handles what the inbox has, up to parcelsMax, one slice of broadcasts, and what is due.
 func (l *loop) turn() {
-	l.now = l.engine.config.Now()
+	l.look()
+	l.pass()
 	more := l.done < len(l.parcels)
 	if !more {
 		clear(l.parcels)
@@ -210,7 +219,8 @@ func (l *loop) turn() {
 		l.drain()
 	}
 	l.flush()
-	if l.done < len(l.parcels) || len(l.active) > 0 || l.draining && l.parted < len(l.places) {
+	l.look()
+	if l.done < len(l.parcels) || len(l.active) > 0 || l.draining && l.parted < len(l.places) || l.hurries() {
 		l.inbox.ring()
 	}
 }

@@ -231,7 +231,7 @@ func (l *loop) carryOut(s *session, r *proto.Request) proto.Refusal {
 // commandOf is a command with what most requests say.
 func (l *loop) commandOf(s *session, r *proto.Request) market.Command {
 	return market.Command{
-		From: s.name(), ID: r.ID, Account: s.account, Arrived: l.now,
+		From: s.name(), ID: r.ID, Account: s.account, Arrived: l.arrived,
 		Game: r.Game, Pool: r.Pool, Outcome: r.Outcome, Amount: r.Amount, Shares: r.Shares, Limit: r.Limit, Other: r.Account,
 	}
 }
@@ -256,7 +256,7 @@ func (l *loop) greet(s *session, r *proto.Request) proto.Refusal {
 	if s.account != 0 {
 		return proto.RefusedHelloAgain
 	}
-	c := market.Command{Kind: market.Attach, From: s.name(), ID: r.ID, Arrived: l.now, Epoch: r.Epoch, N: r.N, Since: r.Since}
+	c := market.Command{Kind: market.Attach, From: s.name(), ID: r.ID, Arrived: l.arrived, Epoch: r.Epoch, N: r.N, Since: r.Since}
 	switch credits := l.engine.config.GuestCredits; {
 	case r.Token != "":
 		if c.Account = l.engine.tokens.read(r.Token); c.Account == 0 {

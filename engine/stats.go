@@ -23,6 +23,7 @@ type Counts struct {
 	FramesIn         uint64
 	FramesOut        uint64
 	Requests         uint64
+	Restamped        uint64 // reads for whose arrival the kernel was asked
 	Inflated         uint64 // compressed messages of clients
 	Bombs            uint64 // compressed messages that would have become longer than Limits.MessageBytes
 	Deflated         uint64 // private messages that were compressed
@@ -145,6 +146,7 @@ func (c *Counts) add(o *Counts) {
 	c.FramesIn += o.FramesIn
 	c.FramesOut += o.FramesOut
 	c.Requests += o.Requests
+	c.Restamped += o.Restamped
 	c.HandshakesLate += o.HandshakesLate
 	c.HandshakesLong += o.HandshakesLong
 	c.Aborted += o.Aborted
