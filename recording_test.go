@@ -45,7 +45,24 @@ func TestReplayComesToTheSame(t *testing.T) {
 	rain := must(a.desk.OpenPool(t.Context(), g, proto.PoolOpening{Question: "Rain?", Labels: []string{"yes", "no"}, Takeout: 250}))(t).Pool
 	soon := must(a.desk.OpenPool(t.Context(), g, proto.PoolOpening{Question: "Soon?", Labels: []string{"yes", "no"},
 		LocksAt: proto.Time(time.Now().Add(700 * time.Millisecond).UnixMicro())}))(t).Pool
-	stakes(append(opened, rain, soon), 6)
+	tide := must(a.desk.OpenPool(t.Context(), g, proto.PoolOpening{Question: "Tide?", Labels: []string{"in", "out"}, Kind: "dpm",
+		Seeds: []proto.Seed{{Money: 1000}, {Money: 1000}}}))(t).Pool
+	sea := must(a.desk.OpenPool(t.Context(), g, proto.PoolOpening{Question: "Sea?", Labels: []string{"calm", "rough", "frozen"},
+		Rules: proto.Rules{Payout: proto.PayoutDividend, Unit: 1, Break: 1}}))(t).Pool
+	ask[*proto.Joined](t, clients[0], proto.Request{Type: proto.RequestJoin, ID: 1, Game: g})
+	asked := ask[*proto.QuestionState](t, clients[0], corner(g, time.Hour)).Pool
+	stakes(append(opened, rain, soon, tide, sea, asked), 8)
+	sold := 0
+	for n, c := range clients { // those who have so many shares sell some, the others are refused
+		id++
+		if _, ok := must(c.Ask(proto.Request{Type: proto.RequestSell, ID: id, Pool: tide, Outcome: proto.Outcome(n % 2), Shares: proto.Shares(1_000_000 + n)}))(t).(*proto.Sold); ok {
+			sold++
+		}
+	}
+	if sold == 0 {
+		t.Error("nobody has sold anything")
+	}
+	must(a.desk.WithdrawOutcome(t.Context(), sea, 1))(t)
 	opened = append(opened, event(proto.Event{Kind: "goal", Number: 2, Minute: 23, Team: 1, Player: "Lionel Messi", Score: [2]uint16{1, 0}}).Opened...)
 
 	a.process.Process.Kill()
@@ -61,6 +78,12 @@ func TestReplayComesToTheSame(t *testing.T) {
 		}
 	}
 	must(a.desk.Settle(t.Context(), soon, 0))(t)
+	for _, p := range []proto.PoolID{tide, sea, asked} {
+		must(a.desk.Lock(t.Context(), p, 0))(t)
+	}
+	must(a.desk.Settle(t.Context(), tide, 0))(t)
+	must(a.desk.Settle(t.Context(), sea, 0, 2))(t) // a dead heat
+	must(a.desk.Settle(t.Context(), asked, 1))(t)
 	must(a.desk.Lock(t.Context(), rain, 0))(t)
 	must(a.desk.Settle(t.Context(), rain, 1))(t)
 	event(proto.Event{Kind: "halftime", Number: 3, Minute: 45, Score: [2]uint16{1, 0}})
@@ -73,7 +96,7 @@ func TestReplayComesToTheSame(t *testing.T) {
 		Records, Questions, Players int
 		Digest                      string
 	}
-	if err := json.Unmarshal([]byte(out), &exported); err != nil || !ok || exported.Players != players || exported.Questions < 8 {
+	if err := json.Unmarshal([]byte(out), &exported); err != nil || !ok || exported.Players != players || exported.Questions < 11 {
 		t.Fatalf("export: %v, %v\n%s", ok, err, out)
 	}
 	if out, ok := shell(t, a.desk.Base, "record", "export", fmt.Sprint(g), file); ok {

@@ -106,6 +106,37 @@ func TestOutcomes(t *testing.T) {
 	}
 }
 
+// What came too late for an event that was told late, and was returned, counts for nothing.
+func TestOutcomeWithoutLateStakes(t *testing.T) {
+	tb := newTable(t, 2)
+	ada, bob := tb.player(1, 1000), tb.player(2, 1000)
+	play := func(late bool) *Outcome {
+		g := tb.game(scorer("next", "kickoff", "goal"))
+		next := tb.post(g, "kickoff", 0).Opened[0]
+		id := proto.RequestID(100 * uint64(g))
+		tb.accept(1, ada, id, next, 0, 100)
+		tb.accept(2, bob, id, next, 1, 50)
+		tb.after(proto.Second)
+		if late {
+			tb.accept(1, ada, id+1, next, 1, 30)
+			tb.accept(2, bob, id+1, next, 0, 30)
+		}
+		tb.answer(Command{Kind: PostEvent, Game: g, Args: &proto.Event{Kind: "goal", Team: 1, At: tb.now - proto.Second/2}})
+		r, err := ReadRecording(bytes.NewReader(tb.recording(g)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found, err := r.Late()
+		if want := map[bool]int{true: 2}[late]; err != nil || len(found) != want {
+			t.Fatalf("%d late stakes, %v, want %d", len(found), err, want)
+		}
+		return tb.outcome(g)
+	}
+	if with, without := play(true), play(false); !reflect.DeepEqual(with, without) {
+		t.Errorf("with late stakes the game came to\n%+v, without to\n%+v", with, without)
+	}
+}
+
 // A file has what was done as it was done, and says where it ends too early.
 func TestRecordingFile(t *testing.T) {
 	tb := newTable(t, 1)
