@@ -55,6 +55,7 @@ type loop struct {
 	behind    []*session         // that were spared a broadcast
 	listeners []listener         // who asked for heartbeats
 	people    map[uint32]*person // in small rooms, by slot
+	sampled   int                // place of the session that was sampled last
 	owed      bool               // the session being read has not answered the ping for its silence
 	wheel     wheel
 

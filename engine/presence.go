@@ -29,12 +29,13 @@ type attendance struct {
 	version uint32           // of people; 0: nobody yet
 }
 
-// person is what the loop knows of a session in a small room.
+// person is what the loop knows of a session in a small room, or of a sampled one until it answers.
 type person struct {
 	latency uint32 // µs, smoothed; 0: not measured
 	sent    uint32 // lower half of the time of the last ping
 	asked   bool   // and it is not answered
 	sweeps  uint8  // until the next ping
+	sampled bool   // for the histogram alone
 }
 
 const (
@@ -44,6 +45,10 @@ const (
 
 	// A person is pinged at every pingSweeps-th look: latency is told, not traded on.
 	pingSweeps = 5
+
+	// sampleMax is how many sessions of all are pinged at each look, so that the histogram says something of large rooms at a
+	// cost that does not grow with them.
+	sampleMax = 16
 
 	// Latencies that differ by less are not told again: a message to everybody is dear.
 	latencyGrain = 5000 // µs, or a quarter of what was told
@@ -127,6 +132,7 @@ func (l *loop) latency(s *session) proto.Time {
 
 // sweep looks after all small rooms: measures, musters, and tells.
 func (l *loop) sweep() {
+	l.sample()
 	for _, r := range l.catalogue {
 		if len(r.subs) == 0 {
 			continue
@@ -139,7 +145,7 @@ func (l *loop) sweep() {
 	}
 }
 
-// ping sends pings to those in a room whose turn it is. Where something is still unsent, it would measure the queue.
+// ping sends pings to those in a room whose turn it is.
 func (l *loop) ping(r *room) {
 	for i := range r.subs {
 		s := r.subs[i].session
@@ -151,17 +157,39 @@ func (l *loop) ping(r *room) {
 			p = new(person)
 			l.people[s.slot] = p
 		}
+		p.sampled = false
 		if p.sweeps > 0 {
 			p.sweeps--
+		} else if l.pingPerson(s, p) {
+			p.sweeps = pingSweeps - 1
+		}
+	}
+}
+
+// pingPerson sends a ping, but not behind what is unsent: that would measure the queue.
+func (l *loop) pingPerson(s *session, p *person) bool {
+	if l.backlog(s) > 0 {
+		return false
+	}
+	p.asked, p.sent = true, uint32(l.now)
+	b := l.out(s)
+	b.B = l.appendPing(b.B)
+	l.counts.FramesOut++
+	return true
+}
+
+// sample pings the next few sessions, whatever rooms they are in.
+func (l *loop) sample() {
+	for range min(sampleMax, len(l.places)) {
+		l.sampled = (l.sampled + 1) % len(l.places)
+		s := l.places[l.sampled].session
+		if s == nil || s.state != open || s.account == 0 || l.people[s.slot] != nil {
 			continue
 		}
-		if l.backlog(s) > 0 {
-			continue
+		p := &person{sampled: true}
+		if l.pingPerson(s, p) {
+			l.people[s.slot] = p
 		}
-		p.sweeps, p.asked, p.sent = pingSweeps-1, true, uint32(l.now)
-		b := l.out(s)
-		b.B = l.appendPing(b.B)
-		l.counts.FramesOut++
 	}
 }
 
@@ -191,6 +219,10 @@ func (l *loop) ponged(s *session, payload []byte, idle bool) {
 		return
 	}
 	p.asked = false
+	if p.sampled {
+		delete(l.people, s.slot)
+		return
+	}
 	if p.latency == 0 {
 		p.latency = took
 		return

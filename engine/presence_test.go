@@ -160,6 +160,36 @@ func TestLatency(t *testing.T) {
 	})
 }
 
+// Those in no small room are sampled in turns, which leaves nothing behind.
+func TestSampledLatencies(t *testing.T) {
+	e, _ := serve(t, Config{Loops: 1, Limits: Limits{Presence: looks}})
+	const clients = 2*sampleMax + 3
+	for i := range clients {
+		c := greeted(t, e, proto.AccountID(100+i))
+		go func() {
+			for {
+				f, err := ws.ReadFrame(c.r)
+				if err != nil {
+					return
+				}
+				c.conn.Write(masked(ws.NewPongFrame(f.Payload)))
+			}
+		}()
+	}
+	eventually(t, "all have answered", func() bool {
+		var n uint64
+		for _, bucket := range e.Stats().Latencies.Buckets {
+			n += bucket
+		}
+		return n >= clients
+	})
+	onLoop(e, 0, func(l *loop) {
+		if len(l.people) > sampleMax {
+			t.Errorf("%d sampled sessions are remembered", len(l.people))
+		}
+	})
+}
+
 // A new value weighs a quarter; what is answered twice counts once.
 func TestLatencyIsSmoothed(t *testing.T) {
 	e, _ := serve(t, Config{Loops: 1})

@@ -27,11 +27,11 @@ type Replay struct {
 
 // Replayed is what a replay did.
 type Replayed struct {
-	Game     proto.GameID  `json:"game"`
-	Accounts int           `json:"accounts"`
-	Stakes   int           `json:"stakes"`
-	Refused  int           `json:"refused"` // of them
-	Took     time.Duration `json:"took"`
+	Game     proto.GameID `json:"game"`
+	Accounts int          `json:"accounts"`
+	Stakes   int          `json:"stakes"`
+	Refused  int          `json:"refused"` // of them
+	Took     float64      `json:"seconds"`
 }
 
 // Play plays the recording into a game that has no pools yet, or into a new one where into is 0. It returns with the first deed that the
@@ -65,7 +65,7 @@ func (r *Replay) Play(ctx context.Context, rec *market.Recording, into proto.Gam
 	if err := p.flush(ctx); err != nil {
 		return nil, fmt.Errorf("replay into game %d: %w", p.did.Game, err)
 	}
-	p.did.Took = time.Since(p.began)
+	p.did.Took = time.Since(p.began).Seconds()
 	return p.did, nil
 }
 
