@@ -573,7 +573,7 @@ func (c *audit) examine(kept *store.Store, replica *market.Replica) (found map[s
 	if _, err := kept.Recover(load, apply); err != nil {
 		return nil, err
 	}
-	if err := replica.Check(); err != nil {
+	if err := errors.Join(replica.Check(), replica.CheckPast()); err != nil {
 		return nil, err
 	}
 	found = map[string]any{}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"math"
 	"slices"
 	"time"
@@ -160,6 +161,8 @@ func (a *archive) answer(q *lookup, reached proto.Seq) bool {
 			refusal = proto.RefusedBusy
 		case found == nowhere:
 			refusal = proto.RefusedPage
+		case found == broken:
+			refusal = proto.RefusedPast
 		case a.past.ledgers.at(c.Account).lastEntry() == 0:
 			refusal = proto.RefusedAccountUnknown
 		case c.Kind == ShowHistory:
@@ -172,7 +175,10 @@ func (a *archive) answer(q *lookup, reached proto.Seq) bool {
 	case !a.admits(c.Game, q.circles):
 		refusal = proto.RefusedCircleForeign
 	case c.Kind == ShowArchive:
-		m = a.archived(c, reached)
+		archived, err := a.archived(c, reached)
+		if m = archived; err != nil {
+			refusal = proto.RefusedPast
+		}
 	case c.Kind == ShowLeaders:
 		m = a.leaders(c, reached)
 	default:
@@ -230,6 +236,7 @@ const (
 	whole   found = iota
 	notYet        // its end is told, but the views do not have it yet
 	nowhere       // there is no such entry of this account
+	broken        // the views cannot be read
 )
 
 // entries reads a page of an account's chain. Where only what ended predictions is wanted, what is looked at for one page is
@@ -270,7 +277,7 @@ func (a *archive) entries(q *lookup, account proto.AccountID, page proto.Page, e
 		return true
 	})
 	if err != nil {
-		f = nowhere
+		f = broken
 	}
 	return list, more, f
 }
@@ -333,9 +340,9 @@ func (a *archive) answerMissed(q *lookup) bool {
 }
 
 // archived lists games that have left memory, or one game and the pools of it that have ended.
-func (a *archive) archived(c *Command, reached proto.Seq) *proto.Archive {
+func (a *archive) archived(c *Command, reached proto.Seq) (m *proto.Archive, err error) {
 	page := pageOf(c)
-	m := &proto.Archive{ID: c.ID, T: a.now, Counts: reached, Games: []proto.PastGame{}, Pools: []proto.PastPool{}}
+	m = &proto.Archive{ID: c.ID, T: a.now, Counts: reached, Games: []proto.PastGame{}, Pools: []proto.PastPool{}}
 	var before []byte
 	if page.Before != 0 {
 		before = binary.BigEndian.AppendUint64(nil, page.Before)
@@ -352,7 +359,7 @@ func (a *archive) archived(c *Command, reached proto.Seq) *proto.Archive {
 		if before == nil || page.Before > uint64(roomsFrom) {
 			before = binary.BigEndian.AppendUint64(nil, uint64(roomsFrom))
 		}
-		_ = views.Range(viewGames, nil, before, func(_, value []byte) bool {
+		err = views.Range(viewGames, nil, before, func(_, value []byte) bool {
 			if full(value, len(m.Games)) {
 				return false
 			}
@@ -361,24 +368,24 @@ func (a *archive) archived(c *Command, reached proto.Seq) *proto.Archive {
 			return true
 		})
 	} else {
-		_ = views.Read(viewGames, binary.BigEndian.AppendUint64(nil, uint64(c.Game)), func(value []byte) []byte {
+		one := views.Read(viewGames, binary.BigEndian.AppendUint64(nil, uint64(c.Game)), func(value []byte) []byte {
 			m.Games = read(m.Games, value)
 			return nil
 		})
 		prefix := binary.BigEndian.AppendUint64(nil, uint64(proto.NewPoolID(c.Game, 0)))[:6] // all but the pool's number
-		_ = views.Range(viewPools, prefix, before, func(_, value []byte) bool {
+		err = errors.Join(one, views.Range(viewPools, prefix, before, func(_, value []byte) bool {
 			if full(value, len(m.Pools)) {
 				return false
 			}
 			m.Pools = read(m.Pools, value)
 			m.Next = uint64(m.Pools[len(m.Pools)-1].Pool.Pool)
 			return true
-		})
+		}))
 	}
 	if !m.More {
 		m.Next = 0
 	}
-	return m
+	return m, err
 }
 
 // read appends what a value has in JSON.
@@ -389,23 +396,15 @@ func read[T any](list []T, value []byte) []T {
 	return append(list, v)
 }
 
-// ranking is a ladder in its order.
-type ranking struct {
-	counts    proto.Seq
-	until     proto.Time // it is good enough
-	rows      []proto.Leader
-	byAccount []int32 // indexes of rows
-}
-
 // leaders shows a ladder: a game's or all, of everybody or of some accounts alone.
 func (a *archive) leaders(c *Command, reached proto.Seq) *proto.Leaders {
 	r := a.ranking(c.Game, reached)
 	if members, ok := c.Args.([]proto.Friend); ok {
 		r = r.among(members)
 	}
-	m := &proto.Leaders{ID: c.ID, T: a.now, Game: c.Game, Counts: r.counts, Players: len(r.rows), Leaders: slices.Clone(first(r.rows))}
-	if i, ok := r.find(c.Account); ok {
-		m.Own = r.rows[i]
+	m := &proto.Leaders{ID: c.ID, T: a.now, Game: c.Game, Counts: r.counts, Players: len(r.rows), Leaders: r.leaders()}
+	if own, ok := r.find(c.Account); ok {
+		m.Own = r.leader(own)
 		m.Own.Name = a.name(m.Own.Account)
 	}
 	for i := range m.Leaders {
@@ -447,48 +446,17 @@ func (a *archive) ranking(game proto.GameID, reached proto.Seq) *ranking {
 		return r
 	}
 	began := a.market.config.Now()
-	r = &ranking{counts: reached}
+	r = &ranking{}
 	if game == 0 {
-		r.rows = rank(a.past.ledgers.all())
+		r = newRanking(a.past.ledgers.all())
 	} else if l := a.past.ladder(game); l != nil {
-		r.rows = rank(l.all())
+		r = newRanking(l.all())
 	}
-	r.index()
 	took := a.market.config.Now() - began
-	r.until = a.now + max(rankedFor, 10*took)
+	r.counts, r.until = reached, a.now+max(rankedFor, 10*took)
 	if len(a.ranked) >= rankedMax {
 		clear(a.ranked)
 	}
 	a.ranked[game] = r
 	return r
-}
-
-func (r *ranking) index() {
-	r.byAccount = make([]int32, len(r.rows))
-	for i := range r.byAccount {
-		r.byAccount[i] = int32(i)
-	}
-	slices.SortFunc(r.byAccount, func(x, y int32) int { return cmp.Compare(r.rows[x].Account, r.rows[y].Account) })
-}
-
-// find returns an account's place in rows.
-func (r *ranking) find(account proto.AccountID) (int, bool) {
-	i, ok := slices.BinarySearchFunc(r.byAccount, account, func(i int32, id proto.AccountID) int { return cmp.Compare(r.rows[i].Account, id) })
-	if !ok {
-		return 0, false
-	}
-	return int(r.byAccount[i]), true
-}
-
-// among is the ladder of some accounts alone.
-func (r *ranking) among(members []proto.Friend) *ranking {
-	some := &ranking{counts: r.counts}
-	for _, m := range members {
-		if i, ok := r.find(m.Account); ok {
-			some.rows = append(some.rows, r.rows[i])
-		}
-	}
-	order(some.rows)
-	some.index()
-	return some
 }

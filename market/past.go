@@ -1,7 +1,6 @@
 package market
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -362,41 +361,15 @@ func (p *past) tellRoom(id proto.GameID, of proto.CircleID) {
 
 // leave keeps a game that leaves memory, and the first hundred of its ladder.
 func (p *past) leave(g *game) {
-	ranked := rank(p.ladderOf(g.id).all())
-	gone := proto.PastGame{Game: g.show(), Ended: g.ended, Pools: len(g.pools), Players: len(ranked)}
+	ranked := newRanking(p.ladderOf(g.id).all())
+	gone := proto.PastGame{Game: g.show(), Ended: g.ended, Pools: len(g.pools), Players: len(ranked.rows)}
 	for _, pool := range g.pools {
 		gone.Gross += pool.gross
 	}
 	p.putJSON(viewGames, uint64(g.id), &gone)
-	p.putJSON(viewLeaders, uint64(g.id), &proto.Leaders{Game: g.id, Players: len(ranked), Leaders: first(ranked)})
+	p.putJSON(viewLeaders, uint64(g.id), &proto.Leaders{Game: g.id, Players: len(ranked.rows), Leaders: ranked.leaders()})
 	p.ladders.Delete(g.id)
 }
-
-// rank puts scores in the order of a ladder. Ranks count from 1, and equal profits share one.
-func rank(scores iter.Seq2[proto.AccountID, *score]) []proto.Leader {
-	ranked := []proto.Leader{}
-	for id, s := range scores {
-		if n := s.ended.Load(); n > 0 {
-			ranked = append(ranked, proto.Leader{Account: id, Profit: proto.Amount(s.profit.Load()), Predictions: n})
-		}
-	}
-	order(ranked)
-	return ranked
-}
-
-func order(ranked []proto.Leader) {
-	slices.SortFunc(ranked, func(a, b proto.Leader) int {
-		return cmp.Or(cmp.Compare(b.Profit, a.Profit), cmp.Compare(a.Account, b.Account))
-	})
-	for i := range ranked {
-		if ranked[i].Rank = i + 1; i > 0 && ranked[i].Profit == ranked[i-1].Profit {
-			ranked[i].Rank = ranked[i-1].Rank
-		}
-	}
-}
-
-// first is what is shown of a ladder.
-func first(ranked []proto.Leader) []proto.Leader { return ranked[:min(len(ranked), proto.PageMax)] }
 
 // noViews is where nothing is kept, as of a market that is only measured.
 type noViews struct{}

@@ -2,10 +2,13 @@ package market
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"maps"
+	"math/rand/v2"
 	"reflect"
 	"slices"
 	"strings"
@@ -213,6 +216,31 @@ func TestStatement(t *testing.T) {
 	}
 }
 
+// An audit finds a statement that does not end at the balance.
+func TestCheckPast(t *testing.T) {
+	tb := play(t, 2, 9, 100)
+	r := tb.replay()
+	if err := r.CheckPast(); err != nil {
+		t.Error(err)
+	}
+	var last entry
+	at := r.ledgers.at(3).lastEntry()
+	key := string(binary.BigEndian.AppendUint64(nil, at))
+	kept := r.views.(*shelf).pairs[viewEntries]
+	if err := last.decode(at, kept[key]); err != nil {
+		t.Fatal(err)
+	}
+	for _, wrong := range []func(*entry){func(e *entry) { e.balance++ }, func(e *entry) { e.account++ }} {
+		changed := last
+		wrong(&changed)
+		kept[key] = changed.append(nil)
+		if err := r.CheckPast(); err == nil || !strings.Contains(err.Error(), "account 3") {
+			t.Errorf("%+v instead of %+v: %v", changed, last, err)
+		}
+	}
+	kept[key] = last.append(nil)
+}
+
 // A reply waits for what its asker may know, but not for ever; then it says how far the views are.
 func TestTheArchiveWaitsForTheViews(t *testing.T) {
 	tb := newTable(t, 1)
@@ -259,6 +287,30 @@ func TestTheArchiveWaitsForTheViews(t *testing.T) {
 	tb.m.Submit(&Command{Kind: ShowArchive, From: session(1), ID: 5, Args: &proto.Page{}})
 	if tb.m.Submit(&Command{Kind: ShowArchive, From: session(1), ID: 6, Args: &proto.Page{}}) {
 		t.Error("a full inbox took a question")
+	}
+}
+
+// unreadable is views whose file is damaged.
+type unreadable struct{ *shelf }
+
+var errUnreadable = errors.New("a page is gone")
+
+func (unreadable) Read(uint8, []byte, func([]byte) []byte) error { return errUnreadable }
+func (unreadable) Range(uint8, []byte, []byte, func(_, _ []byte) bool) error {
+	return errUnreadable
+}
+
+// Whoever asks for what cannot be read is told so, and not that there is nothing.
+func TestUnreadablePast(t *testing.T) {
+	tb := newTable(t, 1)
+	ada := tb.player(1, 1000)
+	tb.follow()
+	tb.m.config.Views = unreadable{tb.shelf}
+	for _, kind := range []CommandKind{ShowStatement, ShowHistory, ShowArchive} {
+		outs := tb.past(Command{Kind: kind, From: session(1), Account: ada})
+		if len(outs) != 1 || outs[0].Kind != OutRefused || outs[0].Refused.Reason != proto.RefusedPast {
+			t.Errorf("%d was answered %+v", kind, outs)
+		}
 	}
 }
 
@@ -431,6 +483,35 @@ func TestThePastOfRooms(t *testing.T) {
 	}
 }
 
+// A ladder against its naive twin, with many who are level at the hundredth place.
+func TestRanking(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	for _, n := range []int{0, 1, 2, 99, 100, 101, 1000} {
+		for _, spread := range []int{1, 3, 50, 10_000} {
+			var rows []rung
+			for i := range n {
+				rows = append(rows, rung{account: proto.AccountID(1 + i), profit: proto.Amount(r.IntN(2*spread) - spread), predictions: uint64(i)})
+			}
+			twin := slices.Clone(rows)
+			slices.SortStableFunc(twin, func(a, b rung) int { return cmp.Compare(b.profit, a.profit) })
+			r.Shuffle(n, func(i, j int) { rows[i], rows[j] = rows[j], rows[i] })
+			got := rank(rows)
+			for i, want := range twin {
+				place := 1 + slices.IndexFunc(twin, func(row rung) bool { return row.profit == want.profit })
+				if i < proto.PageMax && got.first[i] != want || got.rank(want.profit) != place {
+					t.Fatalf("%d players, %d: %+v is at %d, want %+v at %d", n, i, got.first[min(i, len(got.first)-1)], got.rank(want.profit), want, place)
+				}
+				if row, ok := got.find(want.account); !ok || row != want {
+					t.Fatalf("%d players: account %d is %+v", n, want.account, row)
+				}
+			}
+			if _, ok := got.find(4711); ok || len(got.first) != min(n, proto.PageMax) {
+				t.Fatalf("%d players: %d are first", n, len(got.first))
+			}
+		}
+	}
+}
+
 // The chain of heads is SHA-256 over all records; a pool's end is sealed with it, told to the game and kept.
 func TestSeals(t *testing.T) {
 	tb := newTable(t, 2)
@@ -490,7 +571,7 @@ func TestThePastSurvivesASnapshot(t *testing.T) {
 		t.Errorf("after %d records: %d and %d entries, heads %x and %x", len(tb.journal.records), straight.entries, first.entries, straight.head, first.head)
 	}
 	for _, g := range sortedKeys(straight.games) {
-		if a, b := straight.ladder(g), first.ladder(g); a != nil && !slices.Equal(rank(a.all()), rank(b.all())) {
+		if a, b := straight.ladder(g), first.ladder(g); a != nil && !slices.Equal(newRanking(a.all()).rows, newRanking(b.all()).rows) {
 			t.Errorf("the ladders of game %d differ", g)
 		}
 	}
@@ -662,5 +743,18 @@ func TestSinceIsAPromise(t *testing.T) {
 		if !advanced {
 			t.Errorf("%d shards: since never came to the settlement: it promises nothing", shards)
 		}
+	}
+}
+
+// BenchmarkRank measures a ladder of a million players put in its order, which the archive does at most once per second and never
+// for more than a tenth of its time.
+func BenchmarkRank(b *testing.B) {
+	const players = 1_000_000
+	var l ledgers
+	for i := range uint64(players) {
+		l.of(proto.AccountID(i+1)).add(proto.Amount(i*2654435761%1_000_003)-500_000, 1)
+	}
+	for b.Loop() {
+		newRanking(l.all())
 	}
 }

@@ -40,6 +40,28 @@ func (r *Replica) FindPrediction(seq proto.Seq) (proto.AccountID, proto.Entry, e
 	return found.account, found.show(), nil
 }
 
+// CheckPast compares the end of each account's statement with its balance. An account of whose history nothing is left is passed
+// over.
+func (r *Replica) CheckPast() error {
+	for _, id := range sortedKeys(r.accounts) {
+		var last entry
+		at := r.ledgers.at(id).lastEntry()
+		err := r.views.Read(viewEntries, binary.BigEndian.AppendUint64(nil, at), func(value []byte) []byte {
+			if err := last.decode(at, value); err != nil {
+				last.account = 0
+			}
+			return nil
+		})
+		switch a := r.accounts[id]; {
+		case err != nil:
+			return fmt.Errorf("audit the past: %w", err)
+		case last.number != 0 && (last.account != id || last.balance != a.balance):
+			return fmt.Errorf("audit the past: the statement of account %d ends at %d of account %d, its balance is %d", id, last.balance, last.account, a.balance)
+		}
+	}
+	return nil
+}
+
 // SealedAt returns the pool that record seq ended, and the head that was sealed with it.
 func (r *Replica) SealedAt(seq proto.Seq) (pool proto.PoolID, head string, err error) {
 	var kept []byte

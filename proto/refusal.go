@@ -80,6 +80,7 @@ const (
 
 	// By the archive.
 	RefusedPage
+	RefusedPast
 
 	// By a game's shard, to whoever runs it.
 	RefusedTextInvalid
@@ -169,6 +170,7 @@ var refusalTable = [refusals]struct{ code, reason string }{
 	RefusedCircleOwner:      {"circle_owner", "only the owner of the circle may do this"},
 	RefusedMemberUnknown:    {"member_unknown", "the circle has no such member"},
 	RefusedPage:             {"page_unknown", "there is no such place in this list; begin again without before"},
+	RefusedPast:             {"past_unreadable", "what was kept of the past cannot be read; tell whoever runs this server"},
 	RefusedTextInvalid:      {"text_invalid", "a name or text is empty, too long or not UTF-8"},
 	RefusedOutcomesCount:    {"outcomes_count", "a pool has 2 to 64 outcomes"},
 	RefusedWinners:          {"winners_invalid", "name the winning outcome of the pool, or several different ones"},

@@ -190,6 +190,7 @@ func Open(dir string, o Options) (*Store, error) {
 		db.Close()
 		return nil, err
 	}
+	s.views.log = o.Log
 	return s, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -29,9 +30,10 @@ import (
 // snapshot cannot be told again. So that syncs do not compete with the journal's, the first commit after a quiet time is
 // made at once, and later ones at most once per viewsEvery.
 //
-// Owner of every field but db and reached: whoever applies records, Recover or the follower.
+// Owner of every field but db, log and reached: whoever applies records, Recover or the follower.
 type Views struct {
-	db *bolt.DB
+	db  *bolt.DB
+	log *slog.Logger
 
 	pending []byte // told and not committed: bucket u8 │ key length u8 │ value length u32 │ key │ value
 	told    int    // pairs in pending
@@ -78,7 +80,7 @@ func openViews(dir string, readOnly bool) (v *Views, err error) {
 	if err != nil {
 		return nil, viewsDamaged("open it: %v", err)
 	}
-	v = &Views{db: db}
+	v = &Views{db: db, log: slog.Default()}
 	err = db.View(func(tx *bolt.Tx) error {
 		meta := tx.Bucket(viewMeta)
 		if meta == nil {
@@ -276,6 +278,7 @@ func (v *Views) view(bucket uint8, read func(*bolt.Bucket)) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = viewsDamaged("%v", p)
+			v.log.Error("the past cannot be read", "error", err)
 		}
 	}()
 	return v.db.View(func(tx *bolt.Tx) error {

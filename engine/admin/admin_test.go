@@ -150,6 +150,11 @@ func TestDeeds(t *testing.T) {
 		{"show an account", func(ctx context.Context, c *control.Client) (any, error) { return c.Account(ctx, 7) },
 			market.Command{Kind: market.ShowAccount, Account: 7},
 			says(&proto.Account{Account: 7, Name: "Ada", Balance: 500}), &proto.Account{Account: 7, Name: "Ada", Balance: 500}},
+		{"show a statement", func(ctx context.Context, c *control.Client) (any, error) {
+			return c.Statement(ctx, 7, proto.Page{Before: 9, After: 3, Limit: 1000})
+		}, market.Command{Kind: market.ShowStatement, Account: 7, Args: &proto.Page{Before: 9, After: 3, Limit: proto.PageMax}},
+			says(&proto.Statement{Counts: 5, Entries: []proto.Entry{{Entry: 8, Kind: proto.EntryLoss}}, More: true, Next: 8}),
+			&proto.Statement{Counts: 5, Entries: []proto.Entry{{Entry: 8, Kind: proto.EntryLoss}}, More: true, Next: 8}},
 		{"open a game", func(ctx context.Context, c *control.Client) (any, error) { return c.OpenGame(ctx, opening) },
 			market.Command{Kind: market.OpenGame, Game: 1, Args: &opening},
 			answered(proto.Answer{Game: 1, Seq: 7}), &proto.Answer{Game: 1, Seq: 7}},
@@ -254,6 +259,7 @@ func TestRequestsThatAreNone(t *testing.T) {
 		{"an id of letters", "GET", "/v1/accounts/ada", ``, 400, `\"ada\" in the path is no id`},
 		{"id 0", "GET", "/v1/games/0/pools", ``, 400, `is no id`},
 		{"id 2^53", "POST", "/v1/pools/9007199254740992/lock", ``, 400, `is no id`},
+		{"a page of letters", "GET", "/v1/accounts/1/statement?before=x", ``, 400, `before is \"x\", which is no number`},
 		{"unknown path", "GET", "/v1/users", ``, 404, `{"code":"path_unknown","reason":"there is nothing at this path","detail":"GET /v1/users"}`},
 		{"wrong method", "DELETE", "/v1/games", ``, 405, `{"code":"method_not_allowed","reason":"this path takes GET, HEAD, POST","detail":"DELETE /v1/games"}`},
 	} {

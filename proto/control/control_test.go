@@ -33,6 +33,9 @@ func TestDeeds(t *testing.T) {
 			func(c *Client) (any, error) { return c.Withdraw(ctx, 12, 5) }, &proto.Answer{Account: 12, Balance: 1000, Seq: 8}},
 		{`GET /v1/accounts/12 `, `{"account":12,"name":"Ada","balance":1000}`,
 			func(c *Client) (any, error) { return c.Account(ctx, 12) }, &proto.Account{Account: 12, Name: "Ada", Balance: 1000}},
+		{`GET /v1/accounts/12/statement?before=9&limit=20 `, `{"counts":5,"entries":[{"entry":8,"kind":"deposit","change":5}],"more":true,"next":8}`,
+			func(c *Client) (any, error) { return c.Statement(ctx, 12, proto.Page{Before: 9, Limit: 20}) },
+			&proto.Statement{Counts: 5, Entries: []proto.Entry{{Entry: 8, Kind: proto.EntryDeposit, Change: 5}}, More: true, Next: 8}},
 		{`POST /v1/games {"name":"Argentina v France","teams":["Argentina","France"],"interval":100000}`, `{"game":3,"seq":9}`,
 			func(c *Client) (any, error) {
 				return c.OpenGame(ctx, proto.GameOpening{Name: "Argentina v France", Teams: [2]string{"Argentina", "France"}, Interval: 100 * proto.Millisecond})
@@ -93,7 +96,7 @@ func TestDeeds(t *testing.T) {
 			var sent, authorization string
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				body, _ := io.ReadAll(r.Body)
-				sent, authorization = r.Method+" "+r.URL.Path+" "+string(body), r.Header.Get("Authorization")
+				sent, authorization = r.Method+" "+r.URL.RequestURI()+" "+string(body), r.Header.Get("Authorization")
 				io.WriteString(w, row.answer)
 			}))
 			defer server.Close()
