@@ -30,6 +30,32 @@ test("typed amounts", () => {
   ]) assert.equal(money.parseAmount(text), want, text);
 });
 
+test("a dynamic pool is worth its shares", () => {
+  const pool = { kind: "dpm", odds: [{ staked: 50, x: 1.47, price: 1166190 }, { staked: 0, x: 3.125, price: 800000 }] };
+  assert.equal(money.estimate(pool, 0, 100), 147);
+  assert.equal(money.worth(pool, 0, 50, 45_773_797), 77); // 45.77 shares at 1.166 are 53, times 1.47
+  assert.equal(money.millionths(45_773_797), "45.77");
+  assert.equal(money.millionths(1_234_560_000), "1,234.56");
+  assert.equal(money.millionths(9_999), "0.00");
+});
+
+test("shares are sold the oldest first", () => {
+  const purse = new Purse();
+  purse.hear({ type: "receipt", n: 1, id: 7, prediction: 2, pool: 6, outcome: 0, amount: 100, shares: 90_000_000, balance: 900 });
+  purse.hear({ type: "receipt", n: 2, id: 8, prediction: 3, pool: 6, outcome: 1, amount: 100, shares: 95_000_000, balance: 800 });
+  purse.hear({ type: "receipt", n: 3, id: 9, prediction: 4, pool: 6, outcome: 0, amount: 100, shares: 80_000_000, balance: 700 });
+  assert.equal(purse.shares(6, 0), 170_000_000);
+  purse.hear({ type: "sold", n: 4, id: 10, sale: 5, pool: 6, outcome: 0, shares: 120_000_000, amount: 132, balance: 832 });
+  assert.equal(purse.shares(6, 0), 50_000_000);
+  assert.equal(purse.balance, 832);
+  const [old, other, young] = [2, 3, 4].map((p) => purse.predictions.get(p));
+  assert.deepEqual([old.state, old.shares, old.payout], ["sold", 0, 99]);
+  assert.deepEqual([young.state, young.shares, young.payout], ["open", 50_000_000, 33]);
+  assert.deepEqual([other.state, other.shares, other.payout], ["open", 95_000_000, 0]);
+  purse.hear({ type: "payout", n: 5, prediction: 4, pool: 6, outcome: 0, amount: 63, payout: 70, balance: 902 });
+  assert.deepEqual([young.state, young.payout], ["won", 103]);
+});
+
 test("an estimate includes one's own stake", () => {
   const pool = { odds: [{ staked: 500 }, { staked: 450 }, { staked: 0 }] };
   assert.equal(money.estimate(pool, 0, 250), 400); // 1200 × 250 ÷ 750

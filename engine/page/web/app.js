@@ -24,7 +24,7 @@ const repeatWithin = 10_000; // ms after which an unanswered prediction is not s
 const clock = new Clock();
 const picture = new Picture();
 const purse = new Purse();
-const board = new Board(purse, stake);
+const board = new Board(purse, stake, sell);
 const questions = new Map(); // pools of other matches that the visitor predicted, by id; null: being asked for, or gone
 const unanswered = new Map(); // predictions that were on their way when the connection was lost, by request id
 
@@ -185,6 +185,7 @@ function heard(m) {
     case "joined":
       return imaged(m);
     case "receipt":
+    case "sold":
     case "payout":
     case "refund":
     case "balance":
@@ -346,6 +347,19 @@ async function stake(pool, outcome, amount) {
     if (!(err instanceof Lost)) throw err;
     unanswered.set(id, { members, sent, pool });
     return { ok: false, text: "The connection was lost. Whether it stands is told once it is back." };
+  }
+}
+
+// Sells shares, for a card. Less than nearly what they are worth this moment is not agreed to.
+async function sell({ pool, labels }, outcome, shares) {
+  try {
+    const { amount: limit } = await socket.request("quote", { pool, outcome, shares });
+    const { amount, sale } = await socket.request("sell", { pool, outcome, shares, limit: Math.ceil(limit * 0.95) });
+    return { ok: true, text: `Your shares of ${labels[outcome]} are sold for ${credits(amount)}. Receipt no. ${sale}` };
+  } catch (err) {
+    if (err instanceof Refused) return { ok: false, text: words.refused(err, purse.balance) };
+    if (!(err instanceof Lost)) throw err;
+    return { ok: false, text: "The connection was lost. Your predictions show whether they were sold once it is back." };
   }
 }
 

@@ -13,12 +13,14 @@ export class Board {
   #cards = new Map(); // by pool
   #purse;
   #stake;
+  #sell;
   #game = 0;
   #live = false;
 
-  constructor(purse, stake) {
+  constructor(purse, stake, sell) {
     this.#purse = purse;
     this.#stake = stake;
+    this.#sell = sell;
   }
 
   // Shows all pools of a picture.
@@ -38,7 +40,7 @@ export class Board {
   }
 
   #add(pool) {
-    const card = new Card(pool, this.#purse, this.#stake);
+    const card = new Card(pool, this.#purse, this.#stake, this.#sell);
     card.connected(this.#live);
     this.#cards.set(pool.pool, card);
     if (over(pool)) this.#fold(card);

@@ -21,16 +21,19 @@ export class Card {
   #pool;
   #purse;
   #stake;
+  #sell;
   #rows = [];
   #chosen = -1; // outcome
   #busy = false; // a prediction is on its way
   #live = true; // the connection is
 
-  // stake(pool, outcome, amount) makes a prediction; its promise gives {ok, text} and never fails.
-  constructor(pool, purse, stake) {
+  // stake(pool, outcome, amount) makes a prediction, sell(pool, outcome, shares) gives shares of a dynamic pool back; their
+  // promises give {ok, text} and never fail.
+  constructor(pool, purse, stake, sell) {
     this.#pool = pool;
     this.#purse = purse;
     this.#stake = stake;
+    this.#sell = sell;
     this.element = this.#build();
     this.update(pool);
   }
@@ -69,12 +72,14 @@ export class Card {
       part: make("span", { class: "part" }),
       mine: make("span", { class: "mine-here" }),
       bar: make("span", { class: "bar", "aria-hidden": "true" }),
+      sell: make("button", { type: "button", class: "plain sell", hidden: true, onclick: () => this.#sellAll(outcome) }),
     };
     row.element = make(
       "div",
       { class: "outcome", "data-outcome": outcome },
       row.radio,
       make("label", { for: row.radio.id }, row.bar, make("span", { class: "label" }, label), row.x, row.part, row.mine),
+      row.sell,
     );
     return row;
   }
@@ -115,6 +120,7 @@ export class Card {
   // The connection came or went.
   connected(live) {
     this.#live = live;
+    this.#showMine();
     this.#reckon();
   }
 
@@ -130,12 +136,17 @@ export class Card {
       row.bar.style.width = `${share}%`;
       say(row.x, money.multiplier(odd.x));
       if (withdrawn?.includes(outcome)) this.#withdraw(row);
+      else if (money.dynamic(this.#pool)) say(row.part, this.#dynamicPart(odd));
       else say(row.part, odd.staked === 0 ? "nobody yet" : `${Math.round(share)}% · ${money.credits(odd.staked)} by ${words.count(odd.backers, "player")}`);
       if (odd.x !== before) this.#flash(row.x, odd.x > before ? "up" : "down");
     });
     say(this.pot, `${money.credits(gross)} in the pool` + (carried ? `, ${money.credits(carried)} carried over to it` : ""));
     this.asOf.replaceChildren(...this.#time(t / 1000));
     console.assert(odds.length === labels.length, "a pool has odds for each outcome");
+  }
+
+  #dynamicPart({ probability = 0, price = 0, backers }) {
+    return `${Math.round(probability / 10_000)}% · ${money.millionths(price)} a share · ${words.count(backers, "player")}`;
   }
 
   // An outcome that can be chosen no more.
@@ -160,13 +171,34 @@ export class Card {
   #showMine() {
     const own = [...this.#purse.predictions.values()].filter((p) => p.pool === this.#pool.pool);
     for (const [outcome, row] of this.#rows.entries()) {
-      const amount = own.reduce((sum, p) => (p.outcome === outcome ? sum + p.amount : sum), 0);
+      const label = this.#pool.labels[outcome];
+      const amount = own.reduce((sum, p) => (p.outcome === outcome && p.state !== "sold" ? sum + p.amount : sum), 0);
       say(row.mine, amount > 0 ? `You: ${money.credits(amount)}` : "");
+      this.#showSell(row, label, this.#purse.shares(this.#pool.pool, outcome));
     }
     if (this.#pool.state !== "settled" || this.#pool.refunded || own.length === 0 || own.some((p) => p.state === "open")) return;
     const gain = own.reduce((sum, p) => sum + p.payout - p.amount, 0);
     this.notice.dataset.tone = gain >= 0 ? "good" : "bad";
     say(this.notice, `Your result: ${money.signed(gain)} credits.`);
+  }
+
+  // Only the share ratio buys back.
+  #showSell(row, label, shares) {
+    row.sell.hidden = shares === 0 || this.#pool.variant !== "share_ratio" || this.#pool.state !== "open";
+    row.sell.disabled = this.#busy || !this.#live;
+    say(row.sell, row.sell.hidden ? "" : `Sell ${money.millionths(shares)} shares of ${label}`);
+  }
+
+  async #sellAll(outcome) {
+    if (this.#busy) return;
+    this.#busy = true;
+    this.#showMine();
+    this.#reckon();
+    const answer = await this.#sell(this.#pool, outcome, this.#purse.shares(this.#pool.pool, outcome));
+    this.#busy = false;
+    this.tell(answer);
+    this.#showMine();
+    this.#reckon();
   }
 
   // Says when the question locks; called again and again. now is in ms, by the server's clock.
@@ -246,7 +278,7 @@ export class Card {
     if (Number.isNaN(amount)) say(this.estimate, "Type a whole number of credits.");
     else if (odd) say(this.estimate, `Here predictions are multiples of ${money.credits(unit)}.`);
     else if (short) say(this.estimate, `You have ${money.credits(this.#purse.balance)} credits.`);
-    else say(this.estimate, `If it is right, you would get about ${money.credits(money.estimate(this.#pool, this.#chosen, amount))}.`);
+    else say(this.estimate, `If it is right, you would get ${money.dynamic(this.#pool) ? "at most" : "about"} ${money.credits(money.estimate(this.#pool, this.#chosen, amount))}.`);
     say(this.button, this.#buttonText(amount, label));
     this.button.disabled = this.#busy || !this.#live || this.#pool.state !== "open";
   }

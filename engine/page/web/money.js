@@ -37,11 +37,27 @@ export function gross(odds) {
 // What a stake would return if its outcome won and nothing more were staked: net × stake ÷ winning, where net
 // and winning include the stake itself. Rounded down; exact integers all the way.
 export function estimate(pool, outcome, amount) {
+  if (dynamic(pool)) return times(amount, pool.odds[outcome].x);
   return payout(pool, pool.odds[outcome].staked + amount, gross(pool.odds) + amount, amount);
 }
 
-// What a stake that is in the odds already would return now.
-export function worth(pool, outcome, amount) {
+// A dynamic pool sells shares. Its multiplier holds for small stakes: what they raise the price by is not in it.
+export function dynamic(pool) {
+  return pool.kind === "dpm";
+}
+
+function times(amount, x) {
+  return Number((BigInt(amount) * BigInt(Math.round(x * 1000))) / 1000n);
+}
+
+// Millionths of a share, or of a credit for one: 45773797 → "45.77"
+export function millionths(n) {
+  return (Math.floor(n / 10_000) / 100).toLocaleString("en", { minimumFractionDigits: 2 });
+}
+
+// What a stake that is in the odds already would return now; in a dynamic pool, its shares.
+export function worth(pool, outcome, amount, shares = 0) {
+  if (dynamic(pool)) return times(Math.floor((shares / 1e6) * ((pool.odds[outcome].price ?? 0) / 1e6)), pool.odds[outcome].x);
   return payout(pool, Math.max(pool.odds[outcome].staked, amount), Math.max(gross(pool.odds), amount), amount);
 }
 

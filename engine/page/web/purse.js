@@ -34,11 +34,38 @@ export class Purse {
       case "receipt":
         return this.#note(m, m.id, {});
       case "payout":
-        return this.#note(m, 0, { state: "won", payout: m.payout });
+        return this.#end(m, "won", m.payout);
       case "refund":
-        return this.#note(m, 0, { state: "refunded", payout: m.amount });
+        return this.#end(m, "refunded", m.amount);
+      case "sold":
+        this.#sold(m);
     }
     return undefined;
+  }
+
+  // What was sold of it before has been paid already.
+  #end(m, state, payout) {
+    const { state: before, payout: sold = 0 } = this.predictions.get(m.prediction) ?? {};
+    return this.#note(m, 0, before === "open" ? { state, payout: sold + payout } : { state, payout });
+  }
+
+  // Shares are sold the oldest first; each prediction gets its part of the money.
+  #sold({ pool, outcome, shares, amount }) {
+    for (const p of this.open(pool).sort((a, b) => a.prediction - b.prediction)) {
+      const taken = p.outcome === outcome ? Math.min(p.shares ?? 0, shares) : 0;
+      if (taken === 0) continue;
+      const part = Math.floor((amount * taken) / shares);
+      shares -= taken;
+      amount -= part;
+      p.shares -= taken;
+      p.payout += part;
+      if (p.shares === 0) p.state = "sold";
+    }
+  }
+
+  // One's shares of an outcome of a dynamic pool.
+  shares(pool, outcome) {
+    return this.open(pool).reduce((sum, p) => (p.outcome === outcome ? sum + (p.shares ?? 0) : sum), 0);
   }
 
   // What was missed while the connection was lost: entries of the statement. Returns those of predictions that were open.
@@ -54,8 +81,8 @@ export class Purse {
 
   // A repeated receipt, or news of a prediction that is not known here, must not make two of one.
   #note(m, id, change) {
-    const { prediction, pool, outcome, amount } = m;
-    const known = this.predictions.get(prediction) ?? { prediction, id, pool, outcome, amount, state: "open", payout: 0 };
+    const { prediction, pool, outcome, amount, shares } = m;
+    const known = this.predictions.get(prediction) ?? { prediction, id, pool, outcome, amount, shares, state: "open", payout: 0 };
     Object.assign(known, change);
     this.predictions.set(prediction, known);
     return known;

@@ -152,20 +152,22 @@ function slip(prediction, pool) {
   );
 }
 
-function gain({ state, amount, payout }) {
-  return state === "won" ? payout - amount : state === "refunded" ? 0 : -amount;
+function gain({ amount, payout }) {
+  return payout - amount;
 }
 
-function prospect({ state, amount, outcome, payout }, pool) {
+function prospect({ state, amount, outcome, payout, shares }, pool) {
   switch (state) {
     case "won":
       return `paid ${money.credits(payout)}`;
     case "lost":
       return "not this time";
     case "refunded":
-      return `${money.credits(amount)} returned`;
+      return `${money.credits(payout)} returned`;
+    case "sold":
+      return `sold for ${money.credits(payout)}`;
   }
-  return pool ? `about ${money.credits(money.worth(pool, outcome, amount))} if right` : "";
+  return pool ? `about ${money.credits(money.worth(pool, outcome, amount, shares))} if right` : "";
 }
 
 // A short message that goes by itself; also read aloud.
