@@ -42,6 +42,7 @@ type refusedStake struct {
 	limit   int64
 	arrived proto.Time
 	reason  proto.Refusal
+	locked  proto.Time // by which it came too late
 }
 
 // refusedMax is how many refused stakes an account remembers, until the server restarts.
@@ -208,12 +209,12 @@ func (s *Shard) stake(c *Command, a *account) {
 		return
 	}
 	if c.From.Loop() != DeskLoop && s.fast(live, c.Arrived) { // not remembered: it may be sent again
-		s.refuseStake(a, asked.request, proto.RefusedStakesFast)
+		s.refuseStake(a, &asked, proto.RefusedStakesFast)
 		return
 	}
 	if asked.reason = a.refusal(&asked); asked.reason != proto.Accepted {
 		live.remember(asked)
-		s.refuseStake(a, asked.request, asked.reason)
+		s.refuseStake(a, &asked, asked.reason)
 		s.answerOperator(c.From, a, asked.request, asked.reason, 0)
 		return
 	}
@@ -285,7 +286,7 @@ func (s *Shard) repeated(asked *refusedStake, a *account) bool {
 		if !asked.sell && t.on == newPlace(asked.pool, asked.outcome) && t.amount == asked.amount {
 			s.receipt(a, t, asked.arrived)
 		} else {
-			s.refuseStake(a, asked.request, proto.RefusedRequestReused)
+			s.refuseStake(a, asked, proto.RefusedRequestReused)
 		}
 		return true
 	}
@@ -293,7 +294,7 @@ func (s *Shard) repeated(asked *refusedStake, a *account) bool {
 		if asked.sell && sold.on == newPlace(asked.pool, asked.outcome) && sold.shares == asked.shares {
 			s.receiptOfSale(a, sold, asked.arrived)
 		} else {
-			s.refuseStake(a, asked.request, proto.RefusedRequestReused)
+			s.refuseStake(a, asked, proto.RefusedRequestReused)
 		}
 		return true
 	}
@@ -305,7 +306,7 @@ func (s *Shard) repeated(asked *refusedStake, a *account) bool {
 		if h.same(asked) {
 			h.repeats++
 		} else {
-			s.refuseStake(a, asked.request, proto.RefusedRequestReused)
+			s.refuseStake(a, asked, proto.RefusedRequestReused)
 		}
 		return true
 	}
@@ -315,9 +316,9 @@ func (s *Shard) repeated(asked *refusedStake, a *account) bool {
 			continue
 		}
 		if r.same(asked) {
-			s.refuseStake(a, asked.request, r.reason)
+			s.refuseStake(a, r, r.reason)
 		} else {
-			s.refuseStake(a, asked.request, proto.RefusedRequestReused)
+			s.refuseStake(a, asked, proto.RefusedRequestReused)
 		}
 		return true
 	}
@@ -357,10 +358,10 @@ func (s *Shard) verdict(l *letter) {
 // tellVerdict turns what was held into a ticket, or remembers why not.
 func (s *Shard) tellVerdict(a *account, h *hold, l *letter) {
 	if l.refusal != proto.Accepted {
-		h.reason = l.refusal
+		h.reason, h.locked = l.refusal, l.locked
 		a.live.remember(h.refusedStake)
 		for range 1 + h.repeats {
-			s.refuseStake(a, h.request, l.refusal)
+			s.refuseStake(a, &h.refusedStake, l.refusal)
 		}
 		return
 	}
@@ -426,8 +427,8 @@ func (s *Shard) receiptOfSale(a *account, sold *sale, arrived proto.Time) {
 }
 
 // refuseStake tells the account that its prediction does not stand.
-func (s *Shard) refuseStake(a *account, request proto.RequestID, why proto.Refusal) {
-	s.tell(a, private{kind: privateRefused, id: request, refusal: why})
+func (s *Shard) refuseStake(a *account, asked *refusedStake, why proto.Refusal) {
+	s.tell(a, private{kind: privateRefused, id: asked.request, refusal: why, lag: lag(s.now, asked.arrived), value: int64(asked.locked)})
 }
 
 // result pays what an ended stake brought, and tells of money.

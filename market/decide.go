@@ -15,6 +15,9 @@ func (s *Shard) decide(l *letter) {
 	}
 	p := s.pool(l.pool)
 	verdict := letter{kind: letterVerdict, account: l.account, request: l.request, refusal: p.refusal(l, s.seen)}
+	if verdict.refusal == proto.RefusedPoolLocked {
+		verdict.locked = p.lockTime()
+	}
 	if verdict.refusal == proto.Accepted {
 		r := record{kind: recordStaked, time: s.now, id: uint64(l.account), pool: l.pool, request: l.request,
 			arrived: l.arrived, amount: l.amount, shares: l.shares, outcome: l.outcome}
@@ -79,6 +82,14 @@ func (p *pool) refusal(l *letter, seen proto.Seq) proto.Refusal {
 		return proto.RefusedLimitMissed
 	}
 	return proto.Accepted
+}
+
+// lockTime is when a locked pool stopped to take stakes, or when it will.
+func (p *pool) lockTime() proto.Time {
+	if p.locked != 0 {
+		return p.locked
+	}
+	return p.opening.LocksAt
 }
 
 func (s *Shard) gameCommand(c *Command) {

@@ -81,8 +81,9 @@ func TestArrivalDecides(t *testing.T) {
 				if locked.At != at || locked.Odds[0].Staked != 50 {
 					t.Errorf("locked %+v, at %d", locked, at)
 				}
-				if got := verdicts(outs); len(got) != 1 || got[11] != proto.RefusedPoolLocked {
-					t.Errorf("after the lock has taken effect the verdicts are %v", got)
+				refused := outs[slices.IndexFunc(outs, func(o Out) bool { return o.Kind == OutRefused })].Refused
+				if got := verdicts(outs); len(got) != 1 || refused.ID != 11 || refused.Reason != proto.RefusedPoolLocked || refused.Arrived != at+1 || refused.Locked != at {
+					t.Errorf("after the lock has taken effect the verdicts are %v; %+v", got, refused)
 				}
 				tb.mark = 0
 				if got := tb.verdict(tb.arriving(at-1, 5, players[5], 15, p, 50)); got != proto.RefusedPoolLocked {

@@ -12,14 +12,14 @@ type private struct {
 	refusal    proto.Refusal
 	outcome    proto.Outcome
 	reason     proto.RefundReason
-	lag        int32 // of a receipt: microseconds since its request reached the host
+	lag        int32 // of a receipt or refusal: microseconds since its request reached the host
 	t          proto.Time
 	id         proto.RequestID // of a receipt or refusal
 	prediction proto.Seq       // or the record of a change of the balance
 	pool       proto.PoolID
 	amount     proto.Amount // staked, or the change of the balance
 	balance    proto.Amount // afterwards, free to stake
-	value      int64        // shares of a receipt, what a payout brings, or a question's state
+	value      int64        // shares of a receipt, the lock time of a refusal, what a payout brings, or a question's state
 	since      proto.Seq    // nothing told later is about records up to here
 }
 
@@ -91,7 +91,7 @@ func (s *Shard) say(to Session, n uint64, p *private) {
 			Amount: p.amount, Balance: p.balance, Since: p.since, Arrived: p.t - proto.Time(p.lag), Durability: s.config.Durability}
 	case privateRefused:
 		o.Kind = OutRefused
-		o.Refused = proto.Refused{ID: p.id, T: p.t, N: n, Reason: p.refusal}
+		o.Refused = proto.Refused{ID: p.id, T: p.t, N: n, Reason: p.refusal, Arrived: p.t - proto.Time(p.lag), Locked: proto.Time(p.value)}
 	case privatePayout:
 		o.Message = &proto.Payout{T: p.t, N: n, Prediction: p.prediction, Pool: p.pool, Outcome: p.outcome, Amount: p.amount,
 			Payout: proto.Amount(p.value), Balance: p.balance, Since: p.since}

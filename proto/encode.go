@@ -450,6 +450,12 @@ func (m *Refused) append(w writer) writer {
 	if m.Detail != "" {
 		w = text(w.key(`,"detail":`), m.Detail)
 	}
+	if m.Arrived != 0 {
+		w = num(w.key(`,"arrived":`), m.Arrived)
+	}
+	if m.Locked != 0 {
+		w = num(w.key(`,"locked":`), m.Locked)
+	}
 	return w.end(0)
 }
 

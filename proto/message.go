@@ -195,6 +195,9 @@ type (
 		N      uint64 // private number, where the request was a stake; else 0
 		Reason Refusal
 		Detail string // the place, where the reason alone does not say it; mostly empty
+
+		Arrived Time // when the stake's request reached the host; 0 of other requests
+		Locked  Time // the lock time by which the stake was judged, where it came too late; else 0
 	}
 )
 

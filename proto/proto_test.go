@@ -65,7 +65,8 @@ var said = []Message{
 	&GameChanged{T: 1, Seq: 2, Game: someGame},
 	&Heartbeat{ID: 5, T: 1, Game: 2, Seq: 3, Interval: 4, Stale: true},
 	&Heartbeat{T: 1, Game: 2},
-	&Refused{ID: 1, T: 2, N: 3, Reason: RefusedPoolLocked},
+	&Refused{ID: 1, T: 2, N: 3, Reason: RefusedPoolLocked, Arrived: 7, Locked: 6},
+	&Refused{ID: 1, T: 2, N: 3, Reason: RefusedFundsShort, Arrived: 7},
 	&Refused{T: 2, Reason: RefusedMalformed},
 	&Refused{ID: 1, T: 2, Reason: RefusedTemplate, Detail: "wins 1:2: \"?\""},
 	&QuestionState{ID: 1, T: 2, Pool: 3, State: PoolProposed},
@@ -124,6 +125,11 @@ func twin(t *testing.T, m Message) (flat map[string]any) {
 		}
 		if r.Detail != "" {
 			flat["detail"] = r.Detail
+		}
+		for name, at := range map[string]Time{"arrived": r.Arrived, "locked": r.Locked} {
+			if at != 0 {
+				flat[name] = float64(at)
+			}
 		}
 		return flat
 	}

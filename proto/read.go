@@ -67,7 +67,8 @@ func (m *Refused) UnmarshalJSON(b []byte) error {
 		N    uint64
 		Code string
 		// Reason is that of the code.
-		Detail string
+		Detail          string
+		Arrived, Locked Time
 	}
 	if err := json.Unmarshal(b, &wire); err != nil {
 		return err
@@ -76,7 +77,7 @@ func (m *Refused) UnmarshalJSON(b []byte) error {
 	if !ok {
 		return fmt.Errorf("no refusal has the code %q", wire.Code)
 	}
-	*m = Refused{ID: wire.ID, T: wire.T, N: wire.N, Reason: reason, Detail: wire.Detail}
+	*m = Refused{ID: wire.ID, T: wire.T, N: wire.N, Reason: reason, Detail: wire.Detail, Arrived: wire.Arrived, Locked: wire.Locked}
 	return nil
 }
 
