@@ -173,6 +173,9 @@ func Revert(root string, force bool) (changed bool, err error) {
 
 // lock keeps others out, until unlock or our death. It is on a directory that every host has, so that nothing is left behind.
 func lock(root string, wait bool) (unlock func(), err error) {
+	if filepath.Clean(root) == "/" && os.Geteuid() != 0 {
+		return nil, errors.New("only root may change this host")
+	}
 	f, err := os.Open(filepath.Join(root, "etc"))
 	if err != nil {
 		return nil, fmt.Errorf("lock the host: %w", err)

@@ -158,6 +158,30 @@ func TestForeignChanges(t *testing.T) {
 	}
 }
 
+// A revert that fails on its way says so to the next command, and can be repeated.
+func TestRevertFails(t *testing.T) {
+	root := host(t, 64, nil)
+	before := tree(t, root)
+	if _, err := Apply(root, million, 0); err != nil {
+		t.Fatal(err)
+	}
+	knob := filepath.Join(root, "proc/sys/net/core/somaxconn")
+	value, err := os.ReadFile(knob)
+	must(t, err)
+	must(t, os.Remove(knob))
+	if _, err := Revert(root, true); err == nil || !strings.Contains(err.Error(), "net.core.somaxconn") {
+		t.Errorf("a knob that is gone: %v", err)
+	}
+	if says := left(root); !strings.Contains(says, "half done: 0 of 9 knobs set, 0 of 3 files in place") {
+		t.Errorf("after it: %q", says)
+	}
+	must(t, os.WriteFile(knob, value, 0o644))
+	if changed, err := Revert(root, false); !changed || err != nil {
+		t.Error(changed, err)
+	}
+	same(t, "reverted at last", root, before)
+}
+
 // A process that dies between any two steps leaves what the next one can tell and undo. The steps are walked as far as
 // each time one further.
 func TestCutOffAnywhere(t *testing.T) {

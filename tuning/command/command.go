@@ -42,7 +42,6 @@ type want struct {
 	host
 	Connections int  `default:"100000" help:"How many connections to hold."`
 	Generator   bool `help:"The host plays clients, instead of serving them."`
-	JSON        bool `help:"Print JSON."`
 }
 
 func (w *want) of() tuning.Want {
@@ -62,6 +61,7 @@ func show(asJSON bool, v any, text func(io.Writer)) error {
 
 type check struct {
 	want
+	JSON   bool `help:"Print JSON."`
 	Thesis bool `help:"Print the thesis' settings beside ours, with the reason for each difference."`
 }
 
@@ -82,7 +82,10 @@ func (c *check) Run() error {
 	return nil
 }
 
-type plan struct{ want }
+type plan struct {
+	want
+	JSON bool `help:"Print JSON."`
+}
 
 func (c *plan) Run() error {
 	p, err := tuning.NewPlan(c.Root, c.of())
