@@ -4,7 +4,7 @@
 GO ?= go
 OUTSIDE := engine/page/outside
 
-.PHONY: run build setup test check fuzz bench bench-smoke scale deb container clean
+.PHONY: run build setup test check fuzz bench bench-smoke scale boot deb container clean
 
 run: build ## a live match with simulated players at http://localhost:8080/
 	./server serve --demo
@@ -58,6 +58,10 @@ VERSION ?= 0.$(shell git rev-list --count HEAD).$(shell git rev-parse --short HE
 deb: ## a Debian package: ./tote_VERSION_ARCHITECTURE.deb
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags="-s -w" -o server .
 	tuning/deb/build.sh ./server $(VERSION) .
+
+boot: ## a real systemd, in namespaces of its own, runs the server from its units; as root, half a minute
+	CGO_ENABLED=0 $(GO) build -o server .
+	tuning/systemd/boot.sh ./server
 
 container: ## an image with nothing but the server; needs podman or docker
 	$(CONTAINER) build -f tuning/Containerfile -t tote .
