@@ -280,9 +280,7 @@ func (c *serve) recover(log *slog.Logger) (*store.Store, *market.Replica, error)
 	}
 	replica := market.NewReplica()
 	replica.Tell(kept.Views())
-	if c.Record {
-		replica.Record()
-	}
+	replica.Record(c.Record)
 	recovery, err := kept.Recover(replica.Load, replica.Apply)
 	if err != nil {
 		return nil, nil, errors.Join(err, kept.Close())

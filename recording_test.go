@@ -160,11 +160,17 @@ func TestReplayComesToTheSame(t *testing.T) {
 	}
 }
 
-// A server that does not record says so.
+// A server that does not record says so; one that has not for a while gives no recording of what was played meanwhile.
 func TestNothingIsRecordedUnasked(t *testing.T) {
 	s := start(t, t.TempDir())
 	g, _ := s.game(1)
 	if out, ok := shell(t, s.desk.Base, "record", "export", fmt.Sprint(g), filepath.Join(t.TempDir(), "x.rec")); ok || !strings.Contains(out, "start it with --record") {
+		t.Errorf("exported %s", out)
+	}
+	s.stop()
+	s = start(t, s.data, "--record")
+	must(s.desk.PostEvent(t.Context(), g, proto.Event{Kind: "kickoff"}))(t)
+	if out, ok := shell(t, s.desk.Base, "record", "export", fmt.Sprint(g), filepath.Join(t.TempDir(), "x.rec")); ok || !strings.Contains(out, "did not record then") {
 		t.Errorf("exported %s", out)
 	}
 }

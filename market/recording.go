@@ -28,19 +28,27 @@ const (
 
 	// viewRecordings is the bucket of the views: game u64, ^seq u64, big-endian -> record. A range runs downwards, and
 	// so from a game's first record to its last. The number is in files: never change it.
+	// In a life of the server that does not record, a game's first record is kept empty: a recording that was begun before has a gap
+	// there, and must not be taken for the whole.
 	viewRecordings uint8 = 60
 )
 
-// Record has the replica keep each game's records in its views, from here on. Call it before Load.
-func (r *Replica) Record() { r.records = true }
+// Record says whether the replica keeps each game's records in its views, or that it does not, from here on. Call it before Load.
+func (r *Replica) Record(on bool) { r.records, r.gaps = on, map[proto.GameID]bool{} }
 
 // keep keeps a record that belongs to a game.
 func (r *Replica) keep(seq proto.Seq, rec *record, b []byte) {
 	g := rec.game()
-	if g == 0 || !r.records || r.views == nil {
-		return
+	switch {
+	case g == 0 || r.views == nil || r.gaps == nil:
+	case r.records:
+		r.views.Put(viewRecordings, recordingKey(g, seq), b)
+	case rec.kind == recordArchived:
+		delete(r.gaps, g)
+	case !r.gaps[g]:
+		r.gaps[g] = true
+		r.views.Put(viewRecordings, recordingKey(g, seq), nil)
 	}
-	r.views.Put(viewRecordings, recordingKey(g, seq), b)
 }
 
 func recordingKey(g proto.GameID, seq proto.Seq) []byte {
@@ -146,6 +154,9 @@ func ReadRecording(from io.Reader) (*Recording, error) {
 
 // decode makes a deed of a record.
 func (d *Deed) decode(b []byte) error {
+	if len(b) == 0 {
+		return errors.New("the server did not record then, for a while")
+	}
 	if err := d.record.decode(b); err != nil {
 		return err
 	}

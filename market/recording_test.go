@@ -18,7 +18,7 @@ func (tb *table) recording(g proto.GameID) []byte {
 	kept := newShelf()
 	r := NewReplica()
 	r.Tell(kept)
-	r.Record()
+	r.Record(true)
 	for i, record := range tb.journal.records {
 		if err := r.Apply(uint64(i+1), record); err != nil {
 			tb.t.Fatal(err)
@@ -134,6 +134,34 @@ func TestOutcomeWithoutLateStakes(t *testing.T) {
 	}
 	if with, without := play(true), play(false); !reflect.DeepEqual(with, without) {
 		t.Errorf("with late stakes the game came to\n%+v, without to\n%+v", with, without)
+	}
+}
+
+// A game that was played on while the server did not record has no recording, rather than a wrong one.
+func TestRecordingWithAGap(t *testing.T) {
+	tb := newTable(t, 1)
+	g := tb.evening([]proto.AccountID{tb.player(1, 1000)}, 100, 200)
+	for gap := range len(tb.journal.records) {
+		kept := newShelf()
+		r := NewReplica()
+		r.Tell(kept)
+		r.Record(true)
+		missed := false
+		for i, b := range tb.journal.records {
+			r.records = i != gap
+			if err := r.Apply(uint64(i+1), b); err != nil {
+				t.Fatal(err)
+			}
+			var rec record
+			missed = missed || i == gap && rec.decode(b) == nil && rec.game() == g
+		}
+		var file bytes.Buffer
+		if err := WriteRecording(&file, kept, g); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ReadRecording(&file); (err != nil) != missed {
+			t.Errorf("without record %d: %v", gap+1, err)
+		}
 	}
 }
 

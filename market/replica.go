@@ -23,8 +23,9 @@ type Replica struct {
 	lastCircle proto.CircleID
 	sum        sums // kept up record by record
 	totals     [totals]atomic.Int64
-	records    bool         // of games are kept in the views
-	heard      func(result) // how stakes end; nil: nobody asks
+	records    bool                  // of games are kept in the views
+	gaps       map[proto.GameID]bool // games that are played without being recorded; nil: nobody has said whether to
+	heard      func(result)          // how stakes end; nil: nobody asks
 }
 
 // Totals are the sums of the money equation, Accounts + Pools + House = Deposits − Withdrawals, after record Seq.

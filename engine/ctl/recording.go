@@ -27,11 +27,13 @@ func (c *recordExport) Run(s *Session) error {
 	if closed := file.Close(); err == nil {
 		err = closed
 	}
-	if err != nil {
-		os.Remove(c.File)
-		return err
+	if err == nil {
+		err = (&recordShow{File: c.File, Brief: true}).Run(s)
 	}
-	return (&recordShow{File: c.File, Brief: true}).Run(s)
+	if err != nil {
+		os.Remove(c.File) // what cannot be played is no recording
+	}
+	return err
 }
 
 type recordShow struct {
