@@ -25,7 +25,8 @@
 //
 // Reading order: command.go (what comes in and goes out), shard.go (a turn), account.go and decide.go (the two
 // sides of a stake), lane.go (what a player is told), resolve.go (events), board.go (distributions), book.go (what records
-// add up to), ending.go, reckon.go and paying.go (how money comes back), record.go.
+// add up to), ending.go, reckon.go and paying.go (how money comes back), record.go; past.go (what the replica tells of the past) and
+// archive.go (who asks for it).
 package market
 
 import (

@@ -209,6 +209,29 @@ test("a refunded pool has no losers", () => {
   assert.equal(purse.balance, 1000);
 });
 
+test("what was missed is told once, and since stands still until all of it is here", () => {
+  const purse = new Purse();
+  purse.welcome({ account: 1, name: "Ada", balance: 100, since: 10, missed: false });
+  purse.hear({ type: "receipt", n: 1, id: 5, prediction: 12, pool: 65537, outcome: 0, amount: 10, balance: 90, since: 11 });
+  assert.equal(purse.since, 11);
+  const awaited = new Set([12]);
+  purse.welcome({ account: 1, name: "Ada", balance: 130, missed: true });
+  purse.hear({ type: "balance", n: 2, change: 10, balance: 140, since: 30 });
+  assert.equal(purse.since, 11, "what was missed is not here yet");
+  const entries = [
+    { kind: "stake", seq: 12, change: -10, prediction: { prediction: 12 } },
+    { kind: "payout", seq: 20, change: 40, prediction: { prediction: 12 } },
+    { kind: "deposit", seq: 21, change: 10 },
+    { kind: "payout", seq: 22, change: 5, prediction: { prediction: 7 } },
+  ];
+  assert.deepEqual(purse.missed({ entries, last: false }, awaited), [entries[1]]);
+  assert.equal(purse.since, 11);
+  assert.deepEqual(purse.missed({ entries, last: true, since: 25 }, awaited), [], "it was told");
+  assert.equal(purse.since, 25);
+  purse.welcome({ account: 2, name: "Bo", balance: 5, since: 3, missed: false });
+  assert.equal(purse.since, 3);
+});
+
 test("another account begins with nothing of the last one's", () => {
   const purse = new Purse();
   purse.welcome({ account: 12, name: "Ada", balance: 1000 });
