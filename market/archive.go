@@ -20,11 +20,11 @@ import (
 //	command, or a shard's letter ─▶ inbox ─▶ waiting ─┴▶ answer ─▶ Deliver, or back to the shard
 //	                                (until the views reach what the asker may have been told)
 //
-// Owner of every field but inbox and past: the goroutine in run.
+// Owner of every field but inbox and replica: the goroutine in run.
 type archive struct {
-	market *Market
-	past   *past // the replica's: only its ledgers and ladders
-	inbox  inbox
+	market  *Market
+	replica *Replica // its ledgers, ladders and Totals
+	inbox   inbox
 
 	now     proto.Time
 	waiting []lookup
@@ -66,8 +66,8 @@ const (
 	rankedFor       = proto.Second       // at least; and ten times as long as it took to put it in order
 )
 
-func newArchive(m *Market, p *past) *archive {
-	a := &archive{market: m, past: p, inbox: newInbox(), batch: &Batch{Shard: len(m.shards)}, ranked: map[proto.GameID]*ranking{}}
+func newArchive(m *Market, r *Replica) *archive {
+	a := &archive{market: m, replica: r, inbox: newInbox(), batch: &Batch{Shard: len(m.shards)}, ranked: map[proto.GameID]*ranking{}}
 	a.inbox.max = archiveInboxMax
 	return a
 }
@@ -75,7 +75,7 @@ func newArchive(m *Market, p *past) *archive {
 // Viewed tells the market that the views reach seq. The follower calls it, on the goroutine that applies records to the
 // replica, with seq never falling.
 func (m *Market) Viewed(uint64) {
-	for _, s := range m.archive.past.takeSeals() {
+	for _, s := range m.archive.replica.takeSeals() {
 		m.Submit(&Command{Kind: Seal, Pool: s.pool, Args: &s})
 	}
 	m.archive.inbox.rouse()
@@ -104,7 +104,7 @@ func (a *archive) turn(now proto.Time) (next proto.Time) {
 	durable := proto.Seq(a.market.durable.Load()) // read after them: nobody was told more when he asked
 	for i := range a.letters {
 		if m := a.letters[i].missed; m != nil {
-			a.waiting = append(a.waiting, lookup{missed: m, need: m.need, until: math.MaxInt64})
+			a.waiting = append(a.waiting, lookup{missed: m, need: m.need, until: math.MaxInt64}) // until it is all there
 			continue
 		}
 		e := a.letters[i].errand
@@ -122,7 +122,8 @@ func (a *archive) turn(now proto.Time) (next proto.Time) {
 			if a.answer(q, reached) {
 				continue
 			}
-			q.need = reached + 1 // its account's last entry is told, and not in the views yet
+			// Its account's last entry is told, and not in the views yet; or it was forgotten.
+			q.need, q.until = reached+1, min(q.until, a.now+archiveWait)
 		}
 		next = min(next, q.until)
 		left = append(left, *q)
@@ -153,22 +154,22 @@ func (a *archive) answer(q *lookup, reached proto.Seq) bool {
 	case q.missed != nil:
 		return a.answerMissed(q)
 	case c.Kind == ShowStatement, c.Kind == ShowHistory:
-		list, more, found := a.entries(q, c.Account, pageOf(c), c.Kind == ShowHistory)
+		list, next, found := a.entries(q, c.Account, pageOf(c), c.Kind == ShowHistory)
 		switch {
 		case found == notYet && a.now < q.until:
 			return false
-		case found == notYet:
+		case found == notYet && !a.forgotten(reached):
 			refusal = proto.RefusedBusy
 		case found == nowhere:
 			refusal = proto.RefusedPage
 		case found == broken:
 			refusal = proto.RefusedPast
-		case a.past.ledgers.at(c.Account).lastEntry() == 0:
+		case q.head == 0:
 			refusal = proto.RefusedAccountUnknown
 		case c.Kind == ShowHistory:
-			m = &proto.History{ID: c.ID, T: a.now, Counts: reached, Entries: list, More: more, Next: nextOf(list, more)}
+			m = &proto.History{ID: c.ID, T: a.now, Counts: reached, Entries: list, More: next != 0, Next: next}
 		default:
-			m = &proto.Statement{ID: c.ID, T: a.now, Counts: reached, Entries: list, More: more, Next: nextOf(list, more)}
+			m = &proto.Statement{ID: c.ID, T: a.now, Counts: reached, Entries: list, More: next != 0, Next: next}
 		}
 	case len(a.waiting) > archiveInboxMax:
 		refusal = proto.RefusedBusy // what shards pass on is not bounded by the inbox
@@ -221,13 +222,9 @@ func pageOf(c *Command) proto.Page {
 	return page
 }
 
-// nextOf is where the next page begins: before the last entry of this one.
-func nextOf(list []proto.Entry, more bool) uint64 {
-	if !more {
-		return 0
-	}
-	return list[len(list)-1].Entry
-}
+// forgotten reports whether the views have all that was told, so that what is not there will never be: the server was once
+// started with its history forgotten.
+func (a *archive) forgotten(reached proto.Seq) bool { return a.replica.Totals().Seq <= reached }
 
 // found says whether a chain could be read.
 type found uint8
@@ -239,15 +236,15 @@ const (
 	broken        // the views cannot be read
 )
 
-// entries reads a page of an account's chain. Where only what ended predictions is wanted, what is looked at for one page is
-// bounded, and the last entry looked at stands in for what was not found.
-func (a *archive) entries(q *lookup, account proto.AccountID, page proto.Page, ends bool) (list []proto.Entry, more bool, f found) {
+// entries reads a page of an account's chain. What is looked at for one page is bounded, also where only what ended predictions is
+// wanted; next is the last entry looked at, if there are more.
+func (a *archive) entries(q *lookup, account proto.AccountID, page proto.Page, ends bool) (list []proto.Entry, next uint64, f found) {
 	list = []proto.Entry{}
 	if q.head == 0 {
-		q.head = a.past.ledgers.at(account).lastEntry()
+		q.head = a.replica.ledgers.at(account).lastEntry()
 	}
 	if q.head == 0 {
-		return list, false, whole
+		return list, 0, whole
 	}
 	at := q.head
 	f = notYet
@@ -255,6 +252,7 @@ func (a *archive) entries(q *lookup, account proto.AccountID, page proto.Page, e
 		at, f = page.Before, nowhere
 	}
 	var scanned int
+	var last uint64
 	err := a.chain(at, func(e *entry) bool {
 		if e.account != account {
 			f = nowhere
@@ -266,11 +264,12 @@ func (a *archive) entries(q *lookup, account proto.AccountID, page proto.Page, e
 			return true
 		case e.number <= page.After:
 			return false
-		case len(list) == page.Limit || scanned == scanMax && len(list) > 0:
-			more = true
+		case len(list) == page.Limit || scanned == scanMax:
+			next = last
 			return false
 		}
 		scanned++
+		last = e.number
 		if !ends || e.kind.Ends() {
 			list = append(list, e.show())
 		}
@@ -279,7 +278,7 @@ func (a *archive) entries(q *lookup, account proto.AccountID, page proto.Page, e
 	if err != nil {
 		f = broken
 	}
-	return list, more, f
+	return list, next, f
 }
 
 // chain walks along an account's entries from at backwards.
@@ -303,7 +302,7 @@ func (a *archive) chain(at uint64, each func(*entry) bool) error {
 func (a *archive) answerMissed(q *lookup) bool {
 	m := q.missed
 	if q.head == 0 {
-		q.head = a.past.ledgers.at(m.account).lastEntry()
+		q.head = a.replica.ledgers.at(m.account).lastEntry()
 	}
 	list := []proto.Entry{}
 	more, found := false, false
@@ -319,7 +318,7 @@ func (a *archive) answerMissed(q *lookup) bool {
 		list = append(list, e.show())
 		return true
 	})
-	if err == nil && !found {
+	if err == nil && !found && !(a.now >= q.until && a.forgotten(a.reached())) {
 		return false
 	}
 	slices.Reverse(list)
@@ -331,7 +330,10 @@ func (a *archive) answerMissed(q *lookup) bool {
 		}
 		m.pages = append(m.pages, page)
 		if list = list[n:]; len(list) == 0 {
-			page.Last, page.Since = true, m.need // what the views had is here, and the rest has been told since the session came
+			page.Last = true
+			if err == nil && found { // what the views had is here, and the rest has been told since the session came
+				page.Since = m.need
+			}
 			break
 		}
 	}
@@ -448,8 +450,8 @@ func (a *archive) ranking(game proto.GameID, reached proto.Seq) *ranking {
 	began := a.market.config.Now()
 	r = &ranking{}
 	if game == 0 {
-		r = newRanking(a.past.ledgers.all())
-	} else if l := a.past.ladder(game); l != nil {
+		r = newRanking(a.replica.ledgers.all())
+	} else if l := a.replica.ladder(game); l != nil {
 		r = newRanking(l.all())
 	}
 	took := a.market.config.Now() - began

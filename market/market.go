@@ -125,7 +125,7 @@ func New(c Config, from *Replica) (*Market, error) {
 		m.shards = append(m.shards, newShard(c, m, i, from.seq))
 	}
 	from.takeSeals() // of what was recovered: nobody was there to be told
-	m.archive = newArchive(m, &from.past)
+	m.archive = newArchive(m, from)
 	if err := m.share(from); err != nil {
 		return nil, fmt.Errorf("start the market: %w", err)
 	}

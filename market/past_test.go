@@ -290,6 +290,60 @@ func TestTheArchiveWaitsForTheViews(t *testing.T) {
 	}
 }
 
+// A server that has forgotten its history says that there is none, and what comes later is there.
+func TestForgottenPast(t *testing.T) {
+	tb := newTable(t, 1)
+	ada := tb.player(1, 1000)
+	tb.follow()
+	clear(tb.shelf.pairs)
+	ask := func(want ...proto.EntryKind) {
+		t.Helper()
+		outs := tb.past(Command{Kind: ShowStatement, From: session(1), Account: ada})
+		if len(outs) == 0 {
+			tb.now += archiveWait
+			outs = tb.follow()
+		}
+		var got []proto.EntryKind
+		for _, e := range only[*proto.Statement](t, outs).Entries {
+			got = append(got, e.Kind)
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("the statement is %v, want %v", got, want)
+		}
+	}
+	ask()
+	tb.do(Command{Kind: Attach, From: session(2), Account: ada, ID: 1, Since: 1})
+	tb.follow()
+	tb.now += archiveWait
+	if m := only[*proto.Missed](t, tb.follow()); !m.Last || len(m.Entries) != 0 || m.Since != 0 {
+		t.Errorf("missed %+v", m)
+	}
+	tb.answer(Command{Kind: Deposit, Account: ada, Amount: 5})
+	ask(proto.EntryDeposit)
+}
+
+// What is looked at for one page is bounded: pages of a history may be empty, and the next one goes on.
+func TestHistoryOfManyOpenPredictions(t *testing.T) {
+	tb := newTable(t, 1)
+	g := tb.game()
+	p, q := tb.pool(g, proto.PoolOpening{}), tb.pool(g, proto.PoolOpening{})
+	ada := tb.player(1, 1000)
+	tb.accept(1, ada, 5, p, 0, 1)
+	tb.lock(p)
+	tb.settlePool(p, 0)
+	for i := range scanMax + 50 {
+		tb.accept(1, ada, proto.RequestID(100+i), q, 0, 1)
+	}
+	first := only[*proto.History](t, tb.past(Command{Kind: ShowHistory, From: session(1), Account: ada}))
+	if len(first.Entries) != 0 || !first.More {
+		t.Errorf("first page: %+v", first)
+	}
+	second := only[*proto.History](t, tb.past(Command{Kind: ShowHistory, From: session(1), Account: ada, Args: &proto.Page{Before: first.Next}}))
+	if len(second.Entries) != 1 || second.More || second.Entries[0].Prediction.Pool != p {
+		t.Errorf("second page: %+v", second)
+	}
+}
+
 // unreadable is views whose file is damaged.
 type unreadable struct{ *shelf }
 

@@ -4,7 +4,7 @@ package proto
 // views that lag a little behind the market; counts is the journal record up to which a reply knows everything.
 //
 // Lists go from the newest backwards, a page at a time: where more is true, the same request with before set to next
-// gets the next page.
+// gets the next page. A page may have less than was asked for, even nothing.
 
 // Page is the part of a list that is asked for: what is below Before and above After, 0 being no bound, and no more
 // than Limit.
