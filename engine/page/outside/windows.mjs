@@ -54,6 +54,8 @@ await whoIsHere();
 await sameOdds();
 await predictions();
 await results();
+await asking();
+await circles();
 await tabs();
 await nextMatch();
 
@@ -196,6 +198,59 @@ async function whatWas(payout) {
   assert.equal(await max.page.locator(`#leaders [data-account="${account}"]`).count(), 1, "the others are there too");
   for (const w of [ada, max]) await w.check("what was");
   await ada.picture("desktop-statement", { fullPage: true });
+}
+
+// A visitor asks, the other predicts, and challenges what the first one says.
+async function asking() {
+  await ada.page.locator("#ask-part summary").click();
+  await ada.page.getByLabel("The question").fill("Who takes the <i>next</i> corner?");
+  await ada.page.getByLabel("The answers, one in a line").fill("Argentina\n\n France ");
+  await ada.check("asking");
+  await ada.page.getByRole("button", { name: "Ask", exact: true }).click();
+  await ada.page.locator("#ask-form .notice", { hasText: "It is open." }).waitFor();
+  const { pool } = await bo.until("the question", () => [...bo.pools.values()].find((p) => p.asked?.name.startsWith("Ada")));
+  await max.card(pool).locator(".asker", { hasText: "asked by Ada <i>Lovelace</i>, who says how it ends" }).waitFor();
+  await max.outcome(pool, 0).locator("label").click();
+  await max.card(pool).getByRole("button", { name: "10", exact: true }).click();
+  await max.card(pool).getByRole("button", { name: "Predict 10 on Argentina" }).click();
+  await max.notice(pool, "Your prediction stands: 10 on Argentina.");
+  await max.card(pool).getByRole("button", { name: "Report" }).click();
+  await max.notice(pool, "You have reported it.");
+  await admin.lock(pool);
+  await ada.card(pool).getByRole("button", { name: "It was France" }).click();
+  await ada.notice(pool, "You have said how it ended.");
+  await max.card(pool).locator(".asker", { hasText: /says France; \d+:\d\d to challenge/ }).waitFor();
+  await max.check("a claim");
+  await max.picture("phone-claim");
+  await max.card(pool).getByRole("button", { name: "Challenge" }).click();
+  await ada.card(pool).locator(".asker", { hasText: "says France; challenged" }).waitFor();
+  await admin.void(pool, "nobody knows");
+  await max.balance("9,880");
+  await ada.toast("Your question “Who takes the <i>next</i> corner?” was called off.");
+}
+
+// A circle's room is the match, for its members alone; and one comes back from it.
+async function circles() {
+  await max.page.locator("#circles-part summary").click();
+  await max.page.getByLabel("A name for a new circle, or an invitation").fill("Row 12");
+  await max.page.keyboard.press("Enter");
+  await max.page.locator("#circle-form .notice", { hasText: "You are in Row 12." }).waitFor();
+  const row = max.page.locator("#circles .line", { hasText: "Row 12" });
+  await row.getByRole("button", { name: "Members" }).click();
+  const shown = await row.locator(".detail", { hasText: "Invite with" }).innerText();
+  await max.check("a circle");
+  await row.getByRole("button", { name: "Play" }).click();
+  await max.page.locator("#match-name", { hasText: "Row 12" }).waitFor();
+  assert.equal(await max.page.locator(".card").count(), 0, "a room has questions of its own");
+
+  await ada.page.locator("#circles-part summary").click();
+  await ada.page.getByLabel("A name for a new circle, or an invitation").fill(shown.match(/\d+-\d+/)[0]);
+  await ada.page.keyboard.press("Enter");
+  await ada.page.locator("#circles .line").getByRole("button", { name: "Leave" }).click();
+  await ada.page.locator("#circles .line").waitFor({ state: "detached" });
+
+  await max.page.getByRole("navigation", { name: "Also on" }).getByRole("button", { name: "World Cup 2022, final" }).click();
+  await max.page.locator("#match-name", { hasText: "World Cup 2022, final" }).waitFor();
 }
 
 // Another tab of the same visitor shares the account: both see the receipt.

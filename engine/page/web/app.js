@@ -11,6 +11,7 @@ import { Past } from "./past.js";
 import { Purse } from "./purse.js";
 import { Lost, Refused, Socket } from "./socket.js";
 import { APPLIED, choose, GAP, gameOf, Picture } from "./state.js";
+import { Social } from "./social.js";
 import * as view from "./view.js";
 import * as words from "./words.js";
 
@@ -24,7 +25,7 @@ const repeatWithin = 10_000; // ms after which an unanswered prediction is not s
 const clock = new Clock();
 const picture = new Picture();
 const purse = new Purse();
-const board = new Board(purse, stake, sell);
+const board = new Board(purse, { stake, sell, act });
 const questions = new Map(); // pools of other matches that the visitor predicted, by id; null: being asked for, or gone
 const unanswered = new Map(); // predictions that were on their way when the connection was lost, by request id
 
@@ -48,6 +49,11 @@ const socket = new Socket({
 const past = new Past({
   request: (type, members) => socket.request(type, members),
   question, purse, game: () => picture.game?.game, failed: unlessLostOrRefused,
+});
+
+const social = new Social({
+  request: (type, members) => socket.request(type, members),
+  game: () => picture.game, clock, turnTo, failed: unlessLostOrRefused,
 });
 
 // The visitor
@@ -127,7 +133,7 @@ async function follow(again = false) {
   looked = performance.now();
   const { games } = await socket.request("games");
   const shown = picture.game?.game;
-  const next = choose(games, shown);
+  const next = choose(picture.game?.circle ? [...games, picture.game] : games, shown); // a circle's room is on no list
   if (!next) return picture.game ? undefined : view.face("waiting");
   view.others(games.filter((g) => g !== next && g.state !== "ended"), (g) => void turnTo(g).catch(unlessLost));
   if (next.game !== shown) return stays() ? undefined : turnTo(next);
@@ -156,7 +162,10 @@ async function join(game) {
   if (joining === game) return; // its image is on the way
   joining = game;
   try {
-    await socket.request("join", { game }).catch(lenient);
+    await socket.request("join", { game }).catch((err) => {
+      lenient(err);
+      if (err.code === "circle_foreign") return outOf(picture.game); // removed while the connection was lost
+    });
   } finally {
     joining = 0;
   }
@@ -193,6 +202,10 @@ function heard(m) {
       return told(m);
     case "missed":
       return missed(m);
+    case "question":
+      return m.n ? view.toast(words.stands(m, picture.pools.get(m.pool))) : undefined;
+    case "circle_left":
+      return outOf(m);
     case "presence_changed":
       return here(m);
   }
@@ -235,6 +248,13 @@ function imaged(m) {
   showMatch();
   board.show(picture);
   owned();
+}
+
+// Out of a circle: its room is not ours any more.
+function outOf({ circle } = {}) {
+  void social.circles().catch(unlessLostOrRefused);
+  const { game } = picture;
+  if (circle && game?.circle === circle) void join(game.parent).catch(unlessLost);
 }
 
 // A broadcast is in the picture.
@@ -331,6 +351,18 @@ async function askFor(game) {
   for (const pool of m.pools) if (questions.get(pool.pool) === null) questions.set(pool.pool, pool);
   view.predictions(purse, question);
   past.show();
+}
+
+// Does something to a question that a player asked, for its card: what became of it in words.
+async function act(type, pool, members) {
+  try {
+    await socket.request(type, { pool: pool.pool, ...members });
+    return { ok: true, text: words.done[type] };
+  } catch (err) {
+    if (err instanceof Refused) return { ok: false, text: words.refused(err, purse.balance) };
+    if (!(err instanceof Lost)) throw err;
+    return { ok: false, text: "The connection was lost; try again." };
+  }
 }
 
 // Predictions

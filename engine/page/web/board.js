@@ -12,15 +12,14 @@ const lockedStays = 2_000; // ms that a locked one stays in its place: many are 
 export class Board {
   #cards = new Map(); // by pool
   #purse;
-  #stake;
-  #sell;
+  #deeds;
   #game = 0;
   #live = false;
 
-  constructor(purse, stake, sell) {
+  // deeds are what cards do: stake, sell and act.
+  constructor(purse, deeds) {
     this.#purse = purse;
-    this.#stake = stake;
-    this.#sell = sell;
+    this.#deeds = deeds;
   }
 
   // Shows all pools of a picture.
@@ -40,11 +39,11 @@ export class Board {
   }
 
   #add(pool) {
-    const card = new Card(pool, this.#purse, this.#stake, this.#sell);
+    const card = new Card(pool, this.#purse, this.#deeds);
     card.connected(this.#live);
     this.#cards.set(pool.pool, card);
     if (over(pool)) this.#fold(card);
-    else byId(pool.state === "open" ? "open" : "waiting").append(card.element);
+    else byId(unlocked(pool) ? "open" : "waiting").append(card.element);
   }
 
   #change(card, pool) {
@@ -53,13 +52,14 @@ export class Board {
     card.update(pool);
     if (before === pool.state) return;
     if (focused) card.question.focus({ preventScroll: true }); // what had the focus is gone
-    if (pool.state === "locked") setTimeout(() => this.#wait(card), lockedStays);
+    if (unlocked(pool)) return;
+    if (!over(pool)) setTimeout(() => this.#wait(card), lockedStays);
     else setTimeout(() => this.#fold(card), resultStays);
   }
 
   // Puts a locked card among those that wait, if it still does.
   #wait(card) {
-    if (this.#cards.get(card.pool.pool) !== card || card.pool.state !== "locked") return;
+    if (this.#cards.get(card.pool.pool) !== card || over(card.pool) || byId("waiting").contains(card.element)) return;
     const focused = card.element.contains(document.activeElement);
     byId("waiting").append(card.element);
     if (focused) card.question.focus({ preventScroll: true }); // moving takes it away
@@ -108,6 +108,10 @@ export class Board {
   owned() {
     for (const card of this.#cards.values()) card.update(card.pool);
   }
+}
+
+function unlocked(pool) {
+  return pool.state === "open" || pool.state === "suspended";
 }
 
 function over(pool) {

@@ -3,6 +3,9 @@
 //	open ─▶ locked ─▶ settled | voided
 //	 slip    no slip    winners shown
 //
+// A question that a player asked may be suspended while it is open, and is claimed before it is settled; it has buttons for what the
+// visitor can do about it.
+//
 // For those who look from outside, the element tells what it shows: data-pool, data-state, data-seq (the broadcast that its
 // odds are from) and data-from (what kind of message that was).
 
@@ -22,18 +25,20 @@ export class Card {
   #purse;
   #stake;
   #sell;
+  #act;
   #rows = [];
   #chosen = -1; // outcome
   #busy = false; // a prediction is on its way
   #live = true; // the connection is
 
-  // stake(pool, outcome, amount) makes a prediction, sell(pool, outcome, shares) gives shares of a dynamic pool back; their
-  // promises give {ok, text} and never fail.
-  constructor(pool, purse, stake, sell) {
+  // stake(pool, outcome, amount) makes a prediction, sell(pool, outcome, shares) gives shares of a dynamic pool back, act(type, pool,
+  // members) does something to a question that a player asked; their promises give {ok, text} and never fail.
+  constructor(pool, purse, { stake, sell, act }) {
     this.#pool = pool;
     this.#purse = purse;
     this.#stake = stake;
     this.#sell = sell;
+    this.#act = act;
     this.element = this.#build();
     this.update(pool);
   }
@@ -50,6 +55,8 @@ export class Card {
     this.#rows = this.#pool.labels.map((label, outcome) => this.#buildRow(id, label, outcome));
     this.outcomes.append(...this.#rows.map((r) => r.element));
     this.notice = make("p", { class: "notice", role: "status" });
+    this.asker = make("p", { class: "asker", hidden: true });
+    this.deeds = make("div", { class: "row", role: "group", "aria-label": "About this question", hidden: true });
     this.pot = make("span", { class: "pot" });
     this.asOf = make("span", { class: "as-of" });
     this.form = make(
@@ -59,6 +66,8 @@ export class Card {
       this.outcomes,
       this.#buildSlip(id),
       this.notice,
+      this.asker,
+      this.deeds,
       make("footer", {}, this.pot, this.asOf),
     );
     const wide = this.#pool.labels.length > wideFrom ? " wide" : "";
@@ -114,6 +123,7 @@ export class Card {
     const { dataset } = this.element;
     Object.assign(dataset, { state: pool.state, seq: pool.seq, from: pool.from });
     if (before !== pool.state) this.#become(pool.state);
+    this.#showAsked();
     this.#reckon();
   }
 
@@ -201,8 +211,30 @@ export class Card {
     this.#reckon();
   }
 
+  // Who asked the question, and what the visitor can do about it.
+  #showAsked() {
+    const { asked, state, labels, pool } = this.#pool;
+    if (!asked) return;
+    this.asker.hidden = false;
+    if (state !== "claimed") say(this.asker, `asked by ${asked.name}` + (asked.settle === "asker" ? ", who says how it ends" : ""));
+    else say(this.badge, asked.until ? "May be challenged" : "Challenged");
+    const own = asked.account === this.#purse.account;
+    const backs = this.#purse.open().some((p) => p.pool === pool);
+    const can = [];
+    if (own && state === "locked" && asked.settle === "asker") labels.forEach((l, i) => can.push([`It was ${l}`, "resolve", { winners: [i] }]));
+    if (!own && backs && state === "claimed" && asked.until) can.push(["Challenge", "challenge", {}]);
+    if (!own && state === "open") can.push(["Report", "report", {}]);
+    this.deeds.hidden = can.length === 0;
+    const key = can.map(([text]) => text).join();
+    if (this.deeds.dataset.key === key) return; // a button that is about to be pressed stays
+    this.deeds.dataset.key = key;
+    this.deeds.replaceChildren(...can.map(([text, type, members]) =>
+      make("button", { type: "button", class: "plain", onclick: async () => this.tell(await this.#act(type, this.#pool, members)) }, text)));
+  }
+
   // Says when the question locks; called again and again. now is in ms, by the server's clock.
   tick(now) {
+    if (this.#pool.state === "claimed") say(this.asker, words.claim(this.#pool, now));
     if (this.#pool.state === "open") {
       say(this.badge, this.#pool.locks_at ? `Locks in ${words.countdown(this.#pool.locks_at / 1000 - now)}` : "Open");
     }
@@ -213,6 +245,7 @@ export class Card {
     for (const row of this.#rows) row.radio.disabled = over;
     if (over) this.#fold();
     if (state === "open") say(this.badge, "Open");
+    if (state === "suspended") say(this.badge, "Held back");
     if (state === "locked") {
       say(this.badge, "Locked");
       if (this.notice.dataset.tone === "bad") say(this.notice, ""); // advice that came too late

@@ -28,6 +28,33 @@ export function refused(m, balance) {
   return refusals[m.code] ?? `Not accepted: ${m.reason}.`;
 }
 
+// What was done to a question that a player asked.
+export const done = {
+  resolve: "You have said how it ended. The others may challenge it for a while.",
+  challenge: "You have challenged it: an operator will decide.",
+  report: "You have reported it.",
+};
+
+const standings = {
+  open: "is open",
+  locked: "has locked: say how it ended",
+  suspended: "was reported and waits for an operator",
+  claimed: "waits for challenges, or for an operator",
+  settled: "is settled",
+  voided: "was called off",
+};
+
+// How a question of one's own stands; pool may be unknown.
+export function stands({ state }, pool) {
+  return `Your question${pool ? ` “${pool.question}”` : ""} ${standings[state] ?? state}.`;
+}
+
+// What the asker of a question says, and for how long it may be challenged.
+export function claim({ asked, labels }, now) {
+  const said = `${asked.name} says ${asked.claim.map((w) => labels[w]).join(", ")}`;
+  return asked.until ? `${said}; ${countdown(asked.until / 1000 - now)} to challenge` : `${said}; challenged`;
+}
+
 // How a prediction ended. pool may be unknown: of a match of long ago.
 export function won({ outcome, amount, payout }, pool) {
   const said = pool ? `${pool.question} ${pool.labels[outcome]}, as you said` : "You were right";
