@@ -43,8 +43,12 @@ func (l *loop) stamp(s *session) proto.Time {
 //
 // Where a market waits for a time, the loop goes from turn to turn until it has passed.
 func (l *loop) pass() {
-	l.passed.Store(int64(max(proto.Time(l.passed.Load()), l.began)))
+	before, awaited := l.passed.Load(), l.awaited.Load()
+	l.passed.Store(max(before, int64(l.began)))
 	l.began = l.now
+	if before < awaited && awaited <= l.passed.Load() {
+		l.engine.market.LoopsPassed()
+	}
 }
 
 // hurries reports whether somebody waits for a time that has come, and has not passed here.

@@ -38,7 +38,7 @@ type house struct {
 	answers chan *proto.Answer // to operators
 }
 
-func newHouse(t *testing.T, loops int) *house {
+func newHouse(t testing.TB, loops int) *house {
 	t.Helper()
 	h := &house{answers: make(chan *proto.Answer, 16)}
 	journal := &instant{}
@@ -79,7 +79,7 @@ func newHouse(t *testing.T, loops int) *house {
 }
 
 // operate does what an operator wants.
-func (h *house) operate(t *testing.T, c market.Command) *proto.Answer {
+func (h *house) operate(t testing.TB, c market.Command) *proto.Answer {
 	t.Helper()
 	h.post(t, c)
 	a := <-h.answers
@@ -89,7 +89,7 @@ func (h *house) operate(t *testing.T, c market.Command) *proto.Answer {
 	return a
 }
 
-func (h *house) post(t *testing.T, c market.Command) {
+func (h *house) post(t testing.TB, c market.Command) {
 	t.Helper()
 	c.From = market.NewSession(market.DeskLoop, 1, 1)
 	if !h.market.Submit(&c) {
@@ -207,6 +207,49 @@ func TestNothingComesFromThePast(t *testing.T) {
 	}
 	close(stop)
 	staking.Wait()
+}
+
+// How long an event takes with its hearing, by a loop that sleeps and by a loop that is always away for the time that a slice takes, and how
+// long what needs no hearing: a pool that opens.
+func BenchmarkHearing(b *testing.B) {
+	for _, busy := range []bool{false, true} {
+		b.Run(map[bool]string{false: "asleep", true: "busy"}[busy], func(b *testing.B) {
+			h := newHouse(b, 1)
+			game := h.operate(b, market.Command{Kind: market.OpenGame, Game: h.market.NextGame(), Args: &proto.GameOpening{Name: "Argentina v France"}}).Game
+			stop := make(chan struct{})
+			if busy {
+				for _, l := range h.loops {
+					var again func()
+					again = func() {
+						select {
+						case <-stop:
+						default:
+							for began := time.Now(); time.Since(began) < 400*time.Microsecond; {
+							}
+							l.inbox.call(again)
+						}
+					}
+					l.inbox.call(again)
+				}
+			}
+			waits := map[string][]float64{}
+			do := func(name string, c market.Command) {
+				began := time.Now()
+				h.operate(b, c)
+				waits[name] = append(waits[name], float64(time.Since(began).Microseconds()))
+			}
+			for b.Loop() {
+				do("event", market.Command{Kind: market.PostEvent, Game: game, Args: &proto.Event{Kind: "corner"}})
+				do("pool", market.Command{Kind: market.OpenPool, Game: game, Args: &proto.PoolOpening{Question: "?", Labels: []string{"A", "B"}}})
+			}
+			close(stop)
+			b.ReportMetric(0, "ns/op")
+			for name, of := range waits {
+				b.ReportMetric(quantile(of, 0.5), name+"-p50-µs")
+				b.ReportMetric(quantile(of, 0.99), name+"-p99-µs")
+			}
+		})
+	}
 }
 
 // How far each stamp that gnet allows is from when a request left its sender on the same host, while the only loop broadcasts to as many as

@@ -32,7 +32,8 @@
 //   - Closing sends only what the socket takes at once. So we shut down our side when everything is
 //     sent, wait for the client's end, and cut at a deadline.
 //   - A task given to Execute from inside a loop runs before the loop reads again, and so starves all reading. So
-//     a loop is woken by a socket of its own, the bell, which waits its turn among the other sockets.
+//     a loop is woken by sockets of its own, its two bells, which wait their turn among the other sockets.
+//   - It reads with read(2), which has no time stamps. So arrivals are stamped when read, and corrected (arrival.go).
 //   - There are no timers on loops; OnTick runs elsewhere. So a goroutine puts ticks into the inboxes.
 //   - Enroll does not return when loops have ended. So accepting ends first.
 package engine
@@ -64,6 +65,8 @@ type Market interface {
 	Submit(c *market.Command) bool
 	// NextAccount returns a fresh account id, for a guest.
 	NextAccount() proto.AccountID
+	// LoopsPassed says that a time for which Passed was asked has passed on one more loop.
+	LoopsPassed()
 	// NextCircle returns a fresh circle id.
 	NextCircle() proto.CircleID
 }

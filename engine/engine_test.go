@@ -60,6 +60,8 @@ func (m *testMarket) NextAccount() proto.AccountID {
 
 func (m *testMarket) NextCircle() proto.CircleID { return 5 }
 
+func (m *testMarket) LoopsPassed() {}
+
 func (m *testMarket) Submit(c *market.Command) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -40,7 +40,7 @@ type matter struct {
 
 const (
 	hearingMax  = proto.Second
-	hearingLook = proto.Second / 2000 // between two looks at what the loops have submitted
+	hearingLook = 10 * proto.Millisecond // between two looks at what the loops have submitted, if none says so
 )
 
 // fence is another shard's question whether all is decided here that arrived by a moment.
@@ -239,6 +239,13 @@ func (s *Shard) nextLook(next proto.Time) proto.Time {
 		}
 	}
 	return next
+}
+
+// LoopsPassed lets shards look whether what they hear may take effect. Loops call it.
+func (m *Market) LoopsPassed() {
+	for _, s := range m.shards {
+		s.inbox.rouse()
+	}
 }
 
 // Overdue is how many matters took effect though it was not sure that all that had arrived before was judged.

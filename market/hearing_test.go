@@ -97,6 +97,32 @@ func TestArrivalDecides(t *testing.T) {
 	}
 }
 
+// A game's rooms are heard with it: an event settles what is asked there too, so early stakes count and later ones wait.
+func TestArrivalDecidesInRooms(t *testing.T) {
+	tb := newTable(t, 3)
+	c, players := tb.circle()
+	g := tb.game()
+	tb.event(g, proto.Event{Kind: "kickoff", Minute: 1})
+	room := tb.room(1, players[1], c, g)
+	tb.do(Command{Kind: Join, From: session(2), ID: 3, Account: players[2], Game: room})
+	question := tb.ruled()
+	question.Locks, question.Voids = `event.kind == "goal"`, ""
+	p, _ := tb.asks(1, players[1], room, question)
+	tb.now += 10
+	at := tb.now
+	tb.mark = at - 1
+	tb.now += 5
+	tb.do(Command{Kind: PostEvent, From: desk, Game: g, Args: &proto.Event{Kind: "goal", Team: 1, Score: [2]uint16{1, 0}, At: at}})
+	got := verdicts(tb.do(tb.arriving(at+1, 1, players[1], 11, p, 10), tb.arriving(at, 2, players[2], 12, p, 20)))
+	if len(got) != 1 || got[12] != proto.Accepted {
+		t.Errorf("before the event takes effect the verdicts are %v", got)
+	}
+	tb.mark = 0
+	if got := verdicts(tb.after(0)); len(got) != 1 || got[11] == proto.Accepted {
+		t.Errorf("afterwards the verdicts are %v", got)
+	}
+}
+
 // A lock time decides in the same way, when it comes.
 func TestArrivalDecidesInTime(t *testing.T) {
 	atMoments(t, func(t *testing.T, tb *table) {

@@ -2,7 +2,8 @@
 //
 // It is a state machine. Time, I/O and randomness enter as fields of commands or as the time of a turn; the
 // same commands in the same turns give the same bytes in the journal, on any machine. It never reads a
-// clock, a file or a socket, and knows neither engine nor store.
+// clock, a file or a socket, and knows neither engine nor store. What loops say has passed (Config.Passed) is part of a turn, like
+// its time.
 //
 // Accounts and games are spread over shards by their ids; a shard is one goroutine and owns what it
 // holds, so nothing in a turn locks. A stake crosses two owners:
