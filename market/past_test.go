@@ -10,9 +10,13 @@ import (
 	"maps"
 	"math/rand/v2"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"tote/server/proto"
 )
@@ -811,4 +815,137 @@ func BenchmarkRank(b *testing.B) {
 	for b.Loop() {
 		newRanking(l.all())
 	}
+}
+
+// guarded is a shelf that a follower fills while an archive reads.
+type guarded struct {
+	mu sync.Mutex
+	shelf
+}
+
+func (g *guarded) Put(bucket uint8, key, value []byte) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.shelf.Put(bucket, key, value)
+}
+
+func (g *guarded) Read(bucket uint8, key []byte, each func([]byte) []byte) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.shelf.Read(bucket, key, each)
+}
+
+func (g *guarded) Range(bucket uint8, prefix, before []byte, each func(key, value []byte) bool) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.shelf.Range(bucket, prefix, before, each)
+}
+
+func (g *guarded) Reached() uint64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.reached
+}
+
+// The archive answers while the follower applies and the shards decide, each on its goroutine: for the race detector, and that
+// each question gets one answer.
+func TestTheArchiveRunsBesideAll(t *testing.T) {
+	const players, rounds = 8, 30
+	views := &guarded{shelf: *newShelf()}
+	replica := NewReplica()
+	replica.Tell(views)
+	journal := &shared{}
+	var now atomic.Int64
+	now.Store(int64(start))
+	answers := make(chan bool, 1<<16)
+	m, err := New(Config{Shards: 2, Epoch: 1, Journal: journal, Views: views, Now: func() proto.Time { return proto.Time(now.Add(1000)) },
+		Deliver: func(b *Batch) {
+			for _, o := range b.Outs {
+				switch message := o.Message.(type) {
+				case *proto.Statement, *proto.History, *proto.Leaders, *proto.Archive:
+					answers <- true
+				case *proto.Missed:
+					if message.Last {
+						answers <- true
+					}
+				default: // an account may be too young for its first questions
+					if o.Kind == OutRefused && o.Refused.ID == 9 {
+						answers <- true
+					}
+				}
+			}
+		}}, replica)
+	if err != nil {
+		t.Fatal(err)
+	}
+	journal.market = m
+	m.Start()
+	stop := make(chan struct{})
+	var following sync.WaitGroup
+	following.Go(func() {
+		for applied := 0; ; {
+			journal.mu.Lock()
+			records := journal.records[applied:]
+			journal.mu.Unlock()
+			for _, record := range records {
+				applied++
+				if err := replica.Apply(uint64(applied), record); err != nil {
+					t.Error(err)
+				}
+			}
+			views.mu.Lock()
+			views.reached = uint64(applied)
+			views.mu.Unlock()
+			m.Viewed(uint64(applied))
+			select {
+			case <-stop:
+				return
+			default:
+				runtime.Gosched()
+			}
+		}
+	})
+	game := m.NextGame()
+	submit := func(c Command) {
+		for !m.Submit(&c) {
+			runtime.Gosched()
+		}
+	}
+	submit(Command{Kind: OpenGame, From: desk, Game: game, Args: &proto.GameOpening{Name: "g"}})
+	for i := range players {
+		submit(Command{Kind: OpenAccount, From: session(i), Account: m.NextAccount(), Attach: true, Args: &proto.AccountOpening{Name: "p", Deposit: 10_000}})
+	}
+	asked := 0
+	for round := range rounds {
+		pool := proto.NewPoolID(game, uint32(1+round))
+		submit(Command{Kind: OpenPool, From: desk, Game: game, Args: &proto.PoolOpening{Question: "?", Labels: []string{"a", "b"}}})
+		for i := range players {
+			a := proto.AccountID(1 + i)
+			submit(Command{Kind: Stake, From: session(i), Account: a, ID: proto.RequestID(10 + round), Pool: pool, Outcome: proto.Outcome(i % 2), Amount: 5, Arrived: start})
+			for _, kind := range []CommandKind{ShowStatement, ShowHistory, ShowLeaders, ShowArchive} {
+				c := Command{Kind: kind, From: session(i), ID: 9, Account: a, Args: &proto.Page{Limit: 5}}
+				if kind == ShowLeaders {
+					c.Game, c.Args = proto.GameID(round%2)*game, nil
+				}
+				submit(c)
+				asked++
+			}
+			if round%10 == 9 {
+				submit(Command{Kind: Attach, From: session(100 + i), Account: a, ID: 3, Since: 1})
+				asked++
+			}
+		}
+		submit(Command{Kind: LockPool, From: desk, Pool: pool, Args: &proto.Locking{}})
+		submit(Command{Kind: SettlePool, From: desk, Pool: pool, Args: &proto.Settlement{Winners: []proto.Outcome{0}}})
+	}
+	for n := range asked {
+		select {
+		case <-answers:
+		case <-time.After(20 * time.Second):
+			t.Fatalf("%d of %d questions were answered", n, asked)
+		}
+	}
+	m.Stop()
+	close(stop)
+	following.Wait()
 }
