@@ -589,3 +589,45 @@ func TestBrokenTrades(t *testing.T) {
 		t.Error("a sale without its last byte applies")
 	}
 }
+
+// A purchase and a sale of one share, each from its request to its receipt.
+func BenchmarkTrade(b *testing.B) {
+	receipts := 0
+	m, err := New(Config{Shards: 1, Journal: &discard{}, Now: func() proto.Time { return start },
+		Deliver: func(batch *Batch) { receipts += len(batch.Outs) }}, NewReplica())
+	if err != nil {
+		b.Fatal(err)
+	}
+	m.Durable(1 << 60)
+	turns := func() {
+		for again := true; again; again = !m.settled() {
+			m.shards[0].turn(start)
+		}
+	}
+	const players = 1000
+	game := m.NextGame()
+	o := seeded("", 1_000_000)
+	o.Question = "?"
+	m.Submit(&Command{Kind: OpenGame, Game: game, Args: &proto.GameOpening{Name: "g"}})
+	m.Submit(&Command{Kind: OpenPool, Game: game, Args: &o})
+	for i := range players {
+		m.Submit(&Command{Kind: OpenAccount, From: session(i), Account: m.NextAccount(), Attach: true, Args: &proto.AccountOpening{Name: "p", Deposit: 1 << 50}})
+	}
+	turns()
+	receipts = 0
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		c := Command{From: session(i % players), Account: proto.AccountID(1 + i%players), ID: proto.RequestID(2*i + 1),
+			Pool: proto.NewPoolID(game, 1), Outcome: proto.Outcome(i / players % 2), Kind: Stake, Amount: 3}
+		m.Submit(&c)
+		c.ID, c.Kind, c.Amount, c.Shares = c.ID+1, Sell, 0, dpm.Share
+		m.Submit(&c)
+		if i%64 == 63 {
+			turns()
+		}
+	}
+	turns()
+	if receipts < 2*b.N {
+		b.Fatalf("%d receipts for %d purchases and as many sales", receipts, b.N)
+	}
+}

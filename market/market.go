@@ -28,6 +28,7 @@
 // sides of a stake), lane.go (what a player is told), resolve.go (events), board.go (distributions), book.go (what records
 // add up to), ending.go, reckon.go and paying.go (how money comes back), record.go; past.go (what the replica tells of the past) and
 // archive.go (who asks for it).
+// Dynamic pools are beside: dynamic.go (the pool's side), holding.go (the account's), quote.go.
 package market
 
 import (
