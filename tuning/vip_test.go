@@ -1,7 +1,7 @@
 package tuning
 
 import (
-	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -9,8 +9,10 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 func TestParseRange(t *testing.T) {
@@ -80,7 +82,11 @@ func TestVIP(t *testing.T) {
 			must(t, err)
 			local, err := net.ResolveTCPAddr("tcp", pair[1])
 			must(t, err)
-			c, err := (&net.Dialer{LocalAddr: local}).DialContext(context.Background(), "tcp", l.Addr().String())
+			c, err := (&net.Dialer{LocalAddr: local}).DialContext(t.Context(), "tcp", l.Addr().String())
+			for deadline := time.Now().Add(30 * time.Second); errors.Is(err, unix.ENETUNREACH) && time.Now().Before(deadline); {
+				time.Sleep(time.Millisecond) // the kernel adds routes of IPv6 a little after their addresses
+				c, err = (&net.Dialer{LocalAddr: local}).DialContext(t.Context(), "tcp", l.Addr().String())
+			}
 			must(t, err)
 			c.Close()
 			l.Close()
