@@ -29,6 +29,7 @@
 // add up to), ending.go, reckon.go and paying.go (how money comes back), record.go; past.go (what the replica tells of the past) and
 // archive.go (who asks for it).
 // Dynamic pools are beside: dynamic.go (the pool's side), holding.go (the account's), quote.go.
+// So are players' questions and circles: ask.go, circle.go.
 package market
 
 import (
