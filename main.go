@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -93,25 +94,29 @@ type serve struct {
 	Data   string `default:"data" type:"path" help:"Directory of the journal and snapshots." placeholder:"DIR"`
 	Demo   bool   `help:"Play the 2022 final in a loop at 60 times its speed, with 200 simulated players and guests welcome."`
 
-	AdminToken      string        `help:"Bearer token that operators must send." placeholder:"TOKEN"`
-	GuestCredits    proto.Amount  `help:"Welcome guests, with so many play credits each; 0: no guests (with --demo: 10000)."`
-	Durability      durability    `default:"always" help:"always: nothing is answered before it is on the disk. interval=1s: answers wait for the kernel only; a power failure may take up to a second, and receipts say so." placeholder:"WHEN"`
-	Interval        time.Duration `default:"3s" help:"Default batching interval of a game's odds, 100ms to 1m."`
-	StakesPerSecond int           `default:"10" help:"That one account may send, and twice as many at once; 0: no limit."`
-	Broadcast       string        `enum:"auto,uring,write" default:"auto" help:"How distributions reach sockets: through io_uring (uring), one write after the other, or auto: io_uring where the kernel and the sandbox allow it."`
-	Record          bool          `help:"Keep a recording of each game, which server ctl record export writes to a file and server ctl replay plays again."`
-	Loops           int           `help:"Event loops; 0: one per core."`
-	Shards          int           `help:"Market shards; 0: one per core."`
-	Connections     int           `help:"Most connections at once; 0: what the descriptors allow."`
-	Idle            time.Duration `help:"Cut a client after so long without a byte from it; it is pinged at half of it. 0: the default of 90s."`
-	LockMemory      bool          `help:"Keep all memory of the process in RAM, and take the heap in large pieces as it grows (mlockall)."`
-	Heartbeat       time.Duration `help:"Longest silence in a game; 0: the default of 5s."`
-	MessageMax      int           `help:"Longest message of a client, in bytes; 0: the default of 16 KiB."`
-	PerAddress      int           `help:"Most connections from one address; 0: the default of 1024, and no limit for loopback."`
-	Moderate        bool          `help:"Questions that players ask everybody in a game wait for an operator's approval; those in circles do not."`
-	Reports         int           `default:"3" help:"So many players who report a question suspend it until an operator has looked at it."`
-	ChallengeFor    time.Duration `default:"10m" help:"How long players may challenge the winner whom the asker of a question names."`
-	SnapshotAt      uint64        `help:"Records between snapshots; 0: the default of about a million."`
+	AdminToken      string         `help:"Bearer token that operators must send." placeholder:"TOKEN"`
+	GuestCredits    proto.Amount   `help:"Welcome guests, with so many play credits each; 0: no guests (with --demo: 10000)."`
+	Durability      durability     `default:"always" help:"always: nothing is answered before it is on the disk. interval=1s: answers wait for the kernel only; a power failure may take up to a second, and receipts say so." placeholder:"WHEN"`
+	Interval        time.Duration  `default:"3s" help:"Default batching interval of a game's odds, 100ms to 1m."`
+	StakesPerSecond int            `default:"10" help:"That one account may send, and twice as many at once; 0: no limit."`
+	Broadcast       string         `enum:"auto,uring,write" default:"auto" help:"How distributions reach sockets: through io_uring (uring), one write after the other, or auto: io_uring where the kernel and the sandbox allow it."`
+	Record          bool           `help:"Keep a recording of each game, which server ctl record export writes to a file and server ctl replay plays again."`
+	Loops           int            `help:"Event loops; 0: one per core."`
+	Shards          int            `help:"Market shards; 0: one per core."`
+	Connections     int            `help:"Most connections at once; 0: what the descriptors allow."`
+	Idle            time.Duration  `help:"Cut a client after so long without a byte from it; it is pinged at half of it. 0: the default of 90s."`
+	LockMemory      bool           `help:"Keep all memory of the process in RAM, and take the heap in large pieces as it grows (mlockall)."`
+	Heartbeat       time.Duration  `help:"Longest silence in a game; 0: the default of 5s."`
+	MessageMax      int            `help:"Longest message of a client, in bytes; 0: the default of 16 KiB."`
+	Origin          []string       `help:"Origin of pages that may connect, as in https://tote.example; may be repeated. None: pages from anywhere." placeholder:"ORIGIN"`
+	ProxyHeader     []netip.Prefix `help:"Network of proxies that send a PROXY protocol header (version 2), as in 10.1.0.0/24; connections from there without one are refused." placeholder:"NETWORK"`
+	ProxyForwarded  []netip.Prefix `help:"Network of proxies whose X-Forwarded-For is believed." placeholder:"NETWORK"`
+	Handshakes      int            `help:"Most new connections in all within a second; 0: no limit."`
+	PerAddress      int            `help:"Most connections from one address; 0: the default of 1024, and no limit for loopback."`
+	Moderate        bool           `help:"Questions that players ask everybody in a game wait for an operator's approval; those in circles do not."`
+	Reports         int            `default:"3" help:"So many players who report a question suspend it until an operator has looked at it."`
+	ChallengeFor    time.Duration  `default:"10m" help:"How long players may challenge the winner whom the asker of a question names."`
+	SnapshotAt      uint64         `help:"Records between snapshots; 0: the default of about a million."`
 
 	ForgetHistory bool `help:"Start though views.db is gone or does not reach as far as the snapshot: statements and archives of before are lost."`
 }
@@ -209,7 +214,8 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger) error {
 	}
 	players, err = engine.New(engine.Config{
 		Listen: c.Listen, Listener: supervisor.Listener(systemd.Players), Loops: c.Loops, Secret: secret, GuestCredits: c.GuestCredits, Page: page.Handler(), Broadcast: c.Broadcast, Log: log, Now: now,
-		Limits: engine.Limits{Connections: c.Connections, PerAddress: c.PerAddress, IdleTime: c.Idle, Heartbeat: c.Heartbeat,
+		Origins: c.Origin, Proxies: engine.Proxies{Header: c.ProxyHeader, Forwarded: c.ProxyForwarded},
+		Limits: engine.Limits{Connections: c.Connections, PerAddress: c.PerAddress, Handshakes: c.Handshakes, IdleTime: c.Idle, Heartbeat: c.Heartbeat,
 			MessageBytes: c.MessageMax},
 	}, m)
 	if err != nil {
@@ -342,8 +348,10 @@ func gather(players *engine.Engine, m *market.Market, kept *store.Store, replica
 			show("accepts_refused_total", "Newcomers refused.", float64(s.RefusedFull), "reason", "full")
 			show("accepts_refused_total", "Newcomers refused.", float64(s.RefusedAddress), "reason", "address")
 			show("accepts_refused_total", "Newcomers refused.", float64(s.RefusedRate), "reason", "rate")
+			show("accepts_refused_total", "Newcomers refused.", float64(s.RefusedRush), "reason", "rush")
 			show("accepts_refused_total", "Newcomers refused.", float64(s.RefusedStarved), "reason", "descriptors")
 			show("attacks_total", "Connections ended for what they did.", float64(s.HandshakesLate), "kind", "handshake late")
+			show("attacks_total", "Connections ended for what they did.", float64(s.HandshakesForeign), "kind", "handshake foreign")
 			show("attacks_total", "Connections ended for what they did.", float64(s.HandshakesLong), "kind", "handshake long")
 			show("attacks_total", "Connections ended for what they did.", float64(s.Floods), "kind", "flood")
 			show("attacks_total", "Connections ended for what they did.", float64(s.Stalled), "kind", "message never ends")

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -23,25 +22,27 @@ type door struct {
 	full       atomic.Uint64 // refused: Limits.Connections
 	crowded    atomic.Uint64 // refused: Limits.PerAddress
 	hasty      atomic.Uint64 // refused: Limits.ConnectRate
+	rushed     atomic.Uint64 // refused: Limits.Handshakes
 	starved    atomic.Uint64 // refused: no descriptor left
 	acceptFail atomic.Uint64 // other errors of accept and enroll
 
 	mu        sync.Mutex
 	total     int
-	addresses map[netip.Addr]int
-	second    int64              // of knocks
-	knocks    map[netip.Addr]int // in second: as many as connect in one
+	addresses map[home]int
+	second    int64        // of arrivals and knocks
+	arrivals  int          // in second, over all addresses
+	knocks    map[home]int // in second: as many as connect in one
 
-	max, perAddress, rate int
-	loopbackFree          bool // from PerAddress, unless it was asked for
-	loopbackHasty         bool // and from ConnectRate
+	max, perAddress, rate, rateAll int
+	loopbackFree                   bool // from PerAddress, unless it was asked for
+	loopbackHasty                  bool // and from ConnectRate
 }
 
 func (d *door) open(l Limits) {
 	d.empty = make(chan struct{}, 1)
-	d.addresses = map[netip.Addr]int{}
-	d.knocks = map[netip.Addr]int{}
-	d.max, d.perAddress, d.rate = l.Connections, l.PerAddress, l.ConnectRate
+	d.addresses = map[home]int{}
+	d.knocks = map[home]int{}
+	d.max, d.perAddress, d.rate, d.rateAll = l.Connections, l.PerAddress, l.ConnectRate, l.Handshakes
 	if d.perAddress == 0 {
 		d.perAddress, d.loopbackFree = defaults.PerAddress, true
 	}
@@ -53,49 +54,79 @@ func (d *door) open(l Limits) {
 // Answers to those who are not let in. They are short enough to always fit the socket.
 const (
 	answerFull    = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 10\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+	answerRushed  = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 	answerHasty   = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 2\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 	answerCrowded = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 60\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 )
 
-// enter lets a client in, or returns the answer that refuses it.
-func (d *door) enter(address netip.Addr) (refusal string) {
+// enter lets a client in, or returns the answer that refuses it. Of a client behind a proxy the address is 0, and counted later.
+func (d *door) enter(address home, second int64) (refusal string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.begin(second)
 	switch {
 	case d.total >= d.max:
 		d.full.Add(1)
 		return answerFull
-	case d.addresses[address] >= d.perAddress && !(d.loopbackFree && address.IsLoopback()):
+	case d.rateAll > 0 && d.arrivals >= d.rateAll:
+		d.rushed.Add(1)
+		return answerRushed
+	}
+	if refusal = d.count(address); refusal != "" {
+		return refusal
+	}
+	d.arrivals++
+	d.total++
+	d.accepted.Add(1)
+	return ""
+}
+
+// introduce counts the address of a client that a proxy has brought in, or returns the answer that refuses it.
+func (d *door) introduce(address home, second int64) (refusal string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.begin(second)
+	return d.count(address)
+}
+
+// begin forgets the second before.
+func (d *door) begin(second int64) {
+	if second != d.second {
+		clear(d.knocks)
+		d.second, d.arrivals = second, 0
+	}
+}
+
+// count applies the limits by address.
+func (d *door) count(address home) (refusal string) {
+	switch {
+	case address == 0:
+		return ""
+	case d.addresses[address] >= d.perAddress && !(d.loopbackFree && address.isLoopback()):
 		d.crowded.Add(1)
 		return answerCrowded
-	case !d.knock(address, time.Now().Unix()):
+	case !d.knock(address):
 		d.hasty.Add(1)
 		return answerHasty
 	}
-	d.total++
 	d.addresses[address]++
-	d.accepted.Add(1)
 	return ""
 }
 
 // knock counts whoever is let in, and reports whether its address has had its share of this second: who connects and resets,
 // again and again, is never many at a time.
-func (d *door) knock(address netip.Addr, second int64) bool {
-	if second != d.second {
-		clear(d.knocks)
-		d.second = second
-	}
-	if d.loopbackHasty && address.IsLoopback() {
+func (d *door) knock(address home) bool {
+	if d.loopbackHasty && address.isLoopback() {
 		return true
 	}
 	d.knocks[address]++
 	return d.knocks[address] <= d.rate
 }
 
-func (d *door) leave(address netip.Addr) {
+func (d *door) leave(address home) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.addresses[address]--; d.addresses[address] == 0 {
+	if d.addresses[address]--; d.addresses[address] <= 0 { // of 0, which is not counted, too
 		delete(d.addresses, address)
 	}
 	if d.total--; d.total > 0 {
@@ -111,17 +142,6 @@ func (d *door) inside() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.total
-}
-
-// household is the address that limits count: of IPv6, where every house has 2^64 addresses, its /64.
-func household(a netip.Addr) netip.Addr {
-	a = a.Unmap().WithZone("")
-	if a.Is4() || a.IsLoopback() {
-		return a
-	}
-	prefix, err := a.Prefix(64)
-	assert(err == nil, "an IPv6 address has a /64")
-	return prefix.Addr()
 }
 
 // listen opens the door, or takes one that was opened for us.
@@ -230,8 +250,12 @@ func refuse(c *net.TCPConn, answer string) {
 // welcome gives a client to a loop. The loop has the session from OnOpen on.
 func (e *Engine) welcome(c *net.TCPConn) {
 	remote := c.RemoteAddr().(*net.TCPAddr)
-	s := &session{address: household(remote.AddrPort().Addr())}
-	if refusal := e.door.enter(s.address); refusal != "" {
+	peer := remote.AddrPort().Addr()
+	s := &session{owes: e.config.Proxies.introduces(peer)}
+	if s.owes == owesNothing {
+		s.address = homeOf(peer)
+	}
+	if refusal := e.door.enter(s.address, time.Now().Unix()); refusal != "" {
 		refuse(c, refusal)
 		return
 	}

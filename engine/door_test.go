@@ -50,17 +50,17 @@ func TestDoor(t *testing.T) {
 	var d door
 	d.open(Limits{Connections: 5000, ConnectRate: 5000})
 	for range 2000 {
-		if d.enter(netip.MustParseAddr("127.0.0.1")) != "" {
+		if d.enter(homeOf(netip.MustParseAddr("127.0.0.1")), 1) != "" {
 			t.Fatal("loopback is limited")
 		}
 	}
 	for i := range 2 * defaults.PerAddress {
-		house := household(netip.MustParseAddr(fmt.Sprintf("2001:db8::%x", i)))
-		if got, want := d.enter(house) == "", i < defaults.PerAddress; got != want {
+		home := homeOf(netip.MustParseAddr(fmt.Sprintf("2001:db8::%x", i)))
+		if got, want := d.enter(home, 1) == "", i < defaults.PerAddress; got != want {
 			t.Fatalf("let in is %v for number %d of a /64", got, i)
 		}
 	}
-	if household(netip.MustParseAddr("::ffff:192.0.2.1")) != netip.MustParseAddr("192.0.2.1") {
+	if homeOf(netip.MustParseAddr("::ffff:192.0.2.1")) != homeOf(netip.MustParseAddr("192.0.2.1")) {
 		t.Error("an IPv4 address in IPv6 counts apart")
 	}
 }

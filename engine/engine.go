@@ -79,6 +79,8 @@ type Config struct {
 	Secret       []byte            // signs tokens; 16 bytes at least
 	GuestCredits proto.Amount      // what a guest begins with; 0: no guests
 	Deflate      int               // level of permessage-deflate, 1 to 9; 0: deflateLevel; below 0: it is not negotiated
+	Origins      []string          // of pages that may connect, as in "https://tote.example"; none: of all
+	Proxies      Proxies           // who is believed about where clients come from; none: nobody
 	Page         http.Handler      // answers HTTP requests but for /ws, on a loop, so it must not wait. nil: 404
 	Log          *slog.Logger      // slog.Default
 	Now          func() proto.Time // the host's clock
@@ -119,6 +121,9 @@ func New(c Config, m Market) (*Engine, error) {
 	}
 	limits, err := c.Limits.filled()
 	if err != nil {
+		return nil, fmt.Errorf("make an engine: %w", err)
+	}
+	if c.Origins, err = checkOrigins(c.Origins); err != nil {
 		return nil, fmt.Errorf("make an engine: %w", err)
 	}
 	if err := checkBroadcast(c.Broadcast); err != nil {

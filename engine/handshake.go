@@ -3,10 +3,17 @@ package engine
 import (
 	"bufio"
 	"bytes"
+	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
+	"net/url"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
+
+	"github.com/gobwas/ws"
 
 	"tote/server/proto"
 )
@@ -22,10 +29,40 @@ const (
 	answerLong      = "HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 )
 
+// originAllowed is for opening handshakes of pages, whose browser names where they come from (section 10.2). Programs name
+// nothing and are let in: whoever can write a program can write any origin.
+func (l *loop) originAllowed(key, value []byte) error {
+	if !bytes.EqualFold(key, []byte("Origin")) || slices.Contains(l.engine.config.Origins, strings.ToLower(string(value))) {
+		return nil
+	}
+	l.counts.HandshakesForeign++
+	return errOrigin
+}
+
+var errOrigin = ws.RejectConnectionError(ws.RejectionStatus(http.StatusForbidden), ws.RejectionReason("pages from there may not connect"))
+
+// checkOrigins returns origins as browsers write them.
+func checkOrigins(origins []string) ([]string, error) {
+	var checked []string
+	for _, o := range origins {
+		u, err := url.Parse(strings.ToLower(o))
+		if err != nil || u.Scheme == "" || u.Host == "" || u.String() != u.Scheme+"://"+u.Host {
+			return nil, fmt.Errorf("%q is no origin; say a scheme and a host, as in https://tote.example", o)
+		}
+		checked = append(checked, u.String())
+	}
+	return checked, nil
+}
+
 var blankLine = []byte("\r\n\r\n")
 
 // handshake collects the head of an HTTP request and answers it.
 func (l *loop) handshake(s *session, in []byte) {
+	if s.owes == owesHeader {
+		if in = l.introduced(s, in); len(in) == 0 {
+			return
+		}
+	}
 	had := 0
 	if s.head != nil {
 		had = s.head.Len()
@@ -54,6 +91,67 @@ func (l *loop) handshake(s *session, in []byte) {
 	}
 }
 
+// introduced takes a proxy's header from the beginning of what came, and returns what follows it.
+func (l *loop) introduced(s *session, in []byte) []byte {
+	head := in
+	if s.head != nil {
+		s.head.B = append(s.head.B, in...)
+		head = s.head.B
+	}
+	n, source, err := readProxy(head, l.engine.limits.HandshakeBytes)
+	switch {
+	case err != nil:
+		l.answerHTTP(s, answerMalformed)
+		return nil
+	case n == 0:
+		if s.head == nil {
+			s.head = l.engine.buffers.Get()
+			s.head.B = append(s.head.B, head...)
+		}
+		return nil
+	}
+	rest := head[n:]
+	if s.head != nil {
+		rest = bytes.Clone(rest) // cut headers are rare
+		l.engine.buffers.Put(s.head)
+		s.head = nil
+	}
+	s.owes = owesNothing
+	switch {
+	case !source.IsValid():
+	case within(l.engine.config.Proxies.Forwarded, source):
+		s.owes = owesForwarded
+	default:
+		if refusal := l.introduce(s, source); refusal != "" {
+			l.answerHTTP(s, refusal)
+			return nil
+		}
+	}
+	return rest
+}
+
+// introduce gives the session the address that the proxy has told, unless it has had its share.
+func (l *loop) introduce(s *session, client netip.Addr) (refusal string) {
+	address := homeOf(client)
+	if refusal = l.engine.door.introduce(address, time.Now().Unix()); refusal == "" {
+		s.address = address
+	}
+	return refusal
+}
+
+// forwarded is introduced, by a header of HTTP.
+func (l *loop) forwarded(s *session, head []byte) (refusal string) {
+	s.owes = owesNothing
+	client, ok := l.engine.config.Proxies.readForwarded(string(head))
+	switch {
+	case !ok:
+		return answerMalformed
+	case !client.IsValid() || within(l.engine.config.Proxies.Forwarded, client):
+		return ""
+	}
+	return l.introduce(s, client)
+}
+
 // answerHead answers a whole head. Frames may follow in the same read, since a client need not wait for
 // anything once it knows the subprotocol; what follows a request for a page is not answered, as the answer
 // says.
@@ -62,7 +160,13 @@ func (l *loop) answerHead(s *session, head, rest []byte) {
 	method, line, _ := strings.Cut(line, " ")
 	target, _, _ := strings.Cut(line, " ")
 	target, _, _ = strings.Cut(target, "?")
+	refusal := ""
+	if s.owes == owesForwarded {
+		refusal = l.forwarded(s, head)
+	}
 	switch {
+	case refusal != "":
+		l.answerHTTP(s, refusal)
 	case target == path:
 		l.upgrade(s, head)
 	case method == http.MethodGet || method == http.MethodHead:

@@ -268,8 +268,9 @@ func TestConnectRate(t *testing.T) {
 	d.open(Limits{Connections: 1 << 20, PerAddress: 1 << 20, ConnectRate: 10})
 	address := netip.MustParseAddr("192.0.2.1")
 	let := func(a netip.Addr, second int64) (n int) {
+		d.begin(second)
 		for range 100 {
-			if d.knock(a, second) {
+			if d.knock(homeOf(a)) {
 				n++
 			}
 		}

@@ -28,6 +28,7 @@ type Limits struct {
 	Frames         int           // of one connection within a second, of all kinds; beyond it, 1008. 4,000
 	MessageTime    time.Duration // from the first byte of a frame or fragmented message until its last; then 1008. 15 s
 	ConnectRate    int           // connections from one address within a second, as PerAddress counts. 256
+	Handshakes     int           // connections in all within a second; the rest is answered 503. No limit
 	DeflateMin     int           // bytes of a private frame, for compression to be worth the time. 1 KiB
 	DeflateRate    int           // private bytes that a loop compresses in a second; the rest goes as it is. 8 MiB
 }
@@ -103,7 +104,7 @@ var defaults = Limits{
 
 // filled returns l with its defaults in place.
 func (l Limits) filled() (Limits, error) {
-	if at := min(l.PerAddress, l.ConnectRate); at < 0 { // 0 is told apart by the door
+	if at := min(l.PerAddress, l.ConnectRate, l.Handshakes); at < 0 { // 0 is told apart by the door
 		return l, fmt.Errorf("a limit is %d, below 0", at)
 	}
 	for _, field := range []struct {

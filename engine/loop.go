@@ -105,6 +105,9 @@ func newLoop(e *Engine, index int) *loop {
 		Protocol:  func(offered []byte) bool { _, ok := proto.CodecOf(string(offered)); return ok },
 		Negotiate: l.negotiation.negotiate,
 	}
+	if len(e.config.Origins) > 0 {
+		l.upgrader.OnHeader = l.originAllowed
+	}
 	l.deflateLeft = l.deflateTick()
 	l.parsers = &sync.Pool{New: func() any { return new(parser) }}
 	l.ticked = l.ticks

@@ -1,7 +1,7 @@
 package engine
 
 import (
-	"net/netip"
+	"unsafe"
 
 	"github.com/gobwas/ws"
 	"github.com/panjf2000/gnet/v2"
@@ -24,7 +24,7 @@ type session struct {
 	fd         int
 	slot       uint32
 	generation uint32
-	address    netip.Addr // as the door counts it
+	address    home // as the door counts it; 0: a proxy has not told it yet, or it is the proxy's own
 
 	account proto.AccountID // 0: nobody yet
 	hello   proto.RequestID // of a hello that the market has not answered; 0: none
@@ -41,6 +41,7 @@ type session struct {
 	state          state
 	variant        variant // of the messages that it gets; counted in Engine.users
 	window         uint8   // bits of what the client can inflate; 0: nothing
+	owes           owed    // what the proxy has to say before anything else counts
 	guest          bool    // the account was opened by this session
 	pinged         bool    // since the last byte heard
 	shut           bool    // our side of the socket is shut down
@@ -52,6 +53,8 @@ type session struct {
 	requests       int32   // in second
 	frames         int32   // in second, of all kinds
 }
+
+const _ = uint(192 - unsafe.Sizeof(session{})) // a size of Go's allocator; the next one is 208
 
 // state is where a session is in its life.
 type state uint8

@@ -8,37 +8,38 @@ import (
 
 // Counts are the counts of one loop, or of all.
 type Counts struct {
-	Connections      int64  // now
-	Handshakes       uint64 // upgraded
-	HandshakesFailed uint64 // answered with an HTTP error
-	HandshakesLate   uint64 // of these, 408
-	HandshakesLong   uint64 // of these, 431
-	Aborted          uint64 // connections that ended without a closing handshake
-	Cut              uint64 // that had not ended by Limits.CloseTime
-	Pages            uint64 // answered by Config.Page
-	BytesIn          uint64
-	BytesOut         uint64
-	Writes           uint64 // to sockets; each about one system call, but for those of broadcasts where there is io_uring
-	Enters           uint64 // system calls for broadcasts through io_uring
-	FramesIn         uint64
-	FramesOut        uint64
-	Requests         uint64
-	Restamped        uint64 // reads for whose arrival the kernel was asked
-	Inflated         uint64 // compressed messages of clients
-	Bombs            uint64 // compressed messages that would have become longer than Limits.MessageBytes
-	Deflated         uint64 // private messages that were compressed
-	Floods           uint64 // closed for Limits.Frames
-	Stalled          uint64 // closed for Limits.MessageTime
-	Orphans          uint64 // messages of the market for sessions that have ended
-	Broadcasts       uint64 // distributed, per loop
-	Delivered        uint64 // broadcasts × subscribers
-	Conflated        uint64 // messages that slow consumers were spared
-	Reimaged         uint64 // images asked for, for slow consumers
-	InboxMax         uint64 // parcels that waited for one turn, at most
-	Inbox            uint64 // parcels that waited at the last tick
-	SpreadSum        uint64 // µs from a broadcast's first receiver to its last, per loop; divide by Broadcasts
-	SpreadMax        uint64 // µs
-	Latencies        Latencies
+	Connections       int64  // now
+	Handshakes        uint64 // upgraded
+	HandshakesFailed  uint64 // answered with an HTTP error
+	HandshakesLate    uint64 // of these, 408
+	HandshakesLong    uint64 // of these, 431
+	HandshakesForeign uint64 // of these, 403: Config.Origins
+	Aborted           uint64 // connections that ended without a closing handshake
+	Cut               uint64 // that had not ended by Limits.CloseTime
+	Pages             uint64 // answered by Config.Page
+	BytesIn           uint64
+	BytesOut          uint64
+	Writes            uint64 // to sockets; each about one system call, but for those of broadcasts where there is io_uring
+	Enters            uint64 // system calls for broadcasts through io_uring
+	FramesIn          uint64
+	FramesOut         uint64
+	Requests          uint64
+	Restamped         uint64 // reads for whose arrival the kernel was asked
+	Inflated          uint64 // compressed messages of clients
+	Bombs             uint64 // compressed messages that would have become longer than Limits.MessageBytes
+	Deflated          uint64 // private messages that were compressed
+	Floods            uint64 // closed for Limits.Frames
+	Stalled           uint64 // closed for Limits.MessageTime
+	Orphans           uint64 // messages of the market for sessions that have ended
+	Broadcasts        uint64 // distributed, per loop
+	Delivered         uint64 // broadcasts × subscribers
+	Conflated         uint64 // messages that slow consumers were spared
+	Reimaged          uint64 // images asked for, for slow consumers
+	InboxMax          uint64 // parcels that waited for one turn, at most
+	Inbox             uint64 // parcels that waited at the last tick
+	SpreadSum         uint64 // µs from a broadcast's first receiver to its last, per loop; divide by Broadcasts
+	SpreadMax         uint64 // µs
+	Latencies         Latencies
 }
 
 // Stats is what the engine has counted. It is a tick old at most.
@@ -48,6 +49,7 @@ type Stats struct {
 	RefusedFull    uint64 // by Limits.Connections
 	RefusedAddress uint64 // by Limits.PerAddress
 	RefusedRate    uint64 // by Limits.ConnectRate
+	RefusedRush    uint64 // by Limits.Handshakes
 	RefusedStarved uint64 // no descriptor was left
 	Deflating      int64  // connections that have negotiated permessage-deflate
 	AcceptErrors   uint64
@@ -111,7 +113,7 @@ func (e *Engine) Progress() []uint64 {
 func (e *Engine) Stats() Stats {
 	s := Stats{
 		Accepted: e.door.accepted.Load(), RefusedFull: e.door.full.Load(), RefusedAddress: e.door.crowded.Load(),
-		RefusedRate: e.door.hasty.Load(), Deflating: e.users[deflated].Load(),
+		RefusedRate: e.door.hasty.Load(), RefusedRush: e.door.rushed.Load(), Deflating: e.users[deflated].Load(),
 		RefusedStarved: e.door.starved.Load(), AcceptErrors: e.door.acceptFail.Load(),
 		Refusals: map[proto.Refusal]uint64{}, Closes: map[proto.CloseCode]uint64{},
 	}
@@ -149,6 +151,7 @@ func (c *Counts) add(o *Counts) {
 	c.Restamped += o.Restamped
 	c.HandshakesLate += o.HandshakesLate
 	c.HandshakesLong += o.HandshakesLong
+	c.HandshakesForeign += o.HandshakesForeign
 	c.Aborted += o.Aborted
 	c.Cut += o.Cut
 	c.Inflated += o.Inflated
