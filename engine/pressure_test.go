@@ -95,9 +95,9 @@ func TestSlowConsumerOdds(t *testing.T) {
 	fast.expect("odds", 0)
 }
 
-// A client that never reads costs 64 kB at most of broadcasts, in user space and in the kernel together, however large they are;
-// the kernel's share is what it counts for the socket itself, bookkeeping included. With as little of the kernel as this a frame
-// of common size is kept there, and with the largest odds gnet keeps one distribution.
+// A client that never reads costs a bounded number of bytes of broadcasts, in user space and in the kernel together, however large they
+// are; the kernel's share is what it counts for the socket itself, bookkeeping included. It is 34 to 43 kB mostly. The bound is
+// more, since the kernel looks at SO_SNDBUF only when it begins a segment, and lets the last one grow to 64 kB. gnet keeps one distribution.
 func TestNeverReads(t *testing.T) {
 	for _, row := range []struct {
 		name string
@@ -132,7 +132,7 @@ func TestNeverReads(t *testing.T) {
 				kernel = socketMemory(t, s.fd)
 			})
 			t.Logf("gnet keeps %d bytes, the kernel %d", kept, kernel)
-			if kept+kernel > 64<<10 {
+			if kept > 8<<10 || kernel > 2*sendBuffer+64<<10 {
 				t.Errorf("gnet keeps %d bytes and the kernel %d for a client that never reads", kept, kernel)
 			}
 		})
