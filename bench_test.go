@@ -141,15 +141,20 @@ func TestBenchRunSeesAFrozenServer(t *testing.T) {
 	}
 }
 
-// The server is killed in the middle: the run ends by itself and says so.
+// The server is killed in the middle: the run ends by itself and says so, also where players would come back.
 func TestBenchRunEndsWithItsServer(t *testing.T) {
 	t.Parallel()
-	s := start(t, t.TempDir(), "--guest-credits", "100000")
-	s.whenPlayed(func() { s.process.Process.Kill() })
-	report, said, err := benched(t, "run", scenario(t, shortGame+"[players]\nstakes = \"200/s\"\n"), "--duration", "10m",
-		"--target", s.players, "--admin", s.desk.Base, "--json", "-")
-	if err == nil || report == nil || report.Unfinished != "all connections were lost" || !strings.Contains(said, "all connections were lost") {
-		t.Errorf("%v\n%s", err, said)
+	for name, more := range map[string]string{"players who stay away": "", "players who come back": "churn = 0.1\n"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := start(t, t.TempDir(), "--guest-credits", "100000")
+			s.whenPlayed(func() { s.process.Process.Kill() })
+			report, said, err := benched(t, "run", scenario(t, shortGame+"[players]\nstakes = \"200/s\"\n"+more), "--duration", "10m",
+				"--target", s.players, "--admin", s.desk.Base, "--json", "-")
+			if err == nil || report == nil || report.Unfinished != "all connections were lost" || !strings.Contains(said, "all connections were lost") {
+				t.Errorf("%v\n%s", err, said)
+			}
+		})
 	}
 }
 

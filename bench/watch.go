@@ -3,12 +3,15 @@ package bench
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"maps"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"tote/server/proto/control"
 )
@@ -54,9 +57,10 @@ type Look struct {
 	Sockets uint64            `json:"tcp_sockets"`
 	Orphans uint64            `json:"tcp_orphans"`
 	Waits   uint64            `json:"tcp_time_wait"`
-	Memory  uint64            `json:"tcp_memory"` // bytes of all sockets' queues
-	TCP     map[string]uint64 `json:"tcp"`        // see tcpCounters
-	NetOut  uint64            `json:"net_out"`    // bytes of all interfaces
+	Halves  uint64            `json:"tcp_syn_received"` // half open, in this process's network namespace
+	Memory  uint64            `json:"tcp_memory"`       // bytes of all sockets' queues
+	TCP     map[string]uint64 `json:"tcp"`              // see tcpCounters
+	NetOut  uint64            `json:"net_out"`          // bytes of all interfaces
 	NetIn   uint64            `json:"net_in"`
 
 	// What the server says of itself.
@@ -208,6 +212,7 @@ func (w *watch) host(l *Look) {
 			}
 		}
 	}
+	l.Halves = halfOpen()
 	for _, file := range []string{"/snmp", "/netstat"} {
 		text, _ := os.ReadFile(net + file)
 		counters := procPairs(text)
@@ -227,6 +232,46 @@ func (w *watch) host(l *Look) {
 			}
 		}
 	}
+}
+
+// halfOpen counts connections whose handshake is under way, as `ss state syn-recv` does: the kernel is asked for these only, since a list of all
+// sockets would be long. 0 where it does not say.
+func halfOpen() (n uint64) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
+	if err != nil {
+		return 0
+	}
+	defer unix.Close(fd)
+	const requestSize, byFamily, synReceived, reply = 72, 20, 3, 16 // SOCK_DIAG_BY_FAMILY, TCP_SYN_RECV, sizeof nlmsghdr
+	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
+		// nlmsghdr: length, type, flags, sequence, port; then inet_diag_req_v2: family, protocol, ext, pad, states, socket id (48 bytes).
+		r := binary.NativeEndian.AppendUint32(nil, requestSize)
+		r = binary.NativeEndian.AppendUint16(r, byFamily)
+		r = binary.NativeEndian.AppendUint16(r, unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
+		r = append(r, make([]byte, 8)...)
+		r = append(r, family, unix.IPPROTO_TCP, 0, 0)
+		r = binary.NativeEndian.AppendUint32(r, 1<<synReceived)
+		r = append(r, make([]byte, requestSize-len(r))...)
+		if unix.Sendto(fd, r, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}) != nil {
+			return n
+		}
+		for b, more := make([]byte, 64<<10), true; more; {
+			size, _, err := unix.Recvfrom(fd, b, 0)
+			if err != nil {
+				return n
+			}
+			for at := 0; at+reply <= size; {
+				length, kind := int(binary.NativeEndian.Uint32(b[at:])), binary.NativeEndian.Uint16(b[at+4:])
+				if kind == unix.NLMSG_DONE || kind == unix.NLMSG_ERROR || length < reply {
+					more = false
+					break
+				}
+				n++
+				at += (length + 3) &^ 3
+			}
+		}
+	}
+	return n
 }
 
 // procPairs reads the TCP lines of /proc/net/snmp and netstat: a line of names, then one of numbers.
@@ -283,6 +328,9 @@ type Watched struct {
 	PSSMax    uint64            `json:"pss_max"`
 	FilesMax  uint64            `json:"files_max"`
 	MemoryMax uint64            `json:"tcp_memory_max"`
+	HalvesMax uint64            `json:"tcp_syn_received_max"`
+	WaitsMax  uint64            `json:"tcp_time_wait_max"`
+	OrphanMax uint64            `json:"tcp_orphans_max"`
 	DiskWrite float64           `json:"disk_write"` // bytes per second
 	NetOut    float64           `json:"net_out"`    // bytes per second
 	TCP       map[string]uint64 `json:"tcp"`        // growth of the counters, and the last CurrEstab
@@ -320,6 +368,7 @@ func (w *watch) sum(from, to time.Duration) *Watched {
 	for _, l := range looks[1:] {
 		s.Busiest, s.RSSMax, s.PSSMax = max(s.Busiest, l.Busiest), max(s.RSSMax, l.RSS), max(s.PSSMax, l.PSS)
 		s.FilesMax, s.MemoryMax = max(s.FilesMax, l.Files), max(s.MemoryMax, l.Memory)
+		s.HalvesMax, s.WaitsMax, s.OrphanMax = max(s.HalvesMax, l.Halves), max(s.WaitsMax, l.Waits), max(s.OrphanMax, l.Orphans)
 	}
 	for _, name := range tcpCounters {
 		s.TCP[name] = b.TCP[name] - min(a.TCP[name], b.TCP[name])

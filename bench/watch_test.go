@@ -1,8 +1,13 @@
 package bench
 
 import (
+	"errors"
+	"net"
+	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestReadStat(t *testing.T) {
@@ -45,5 +50,28 @@ func TestWatchedSums(t *testing.T) {
 	}
 	if s := w.sum(30*time.Second, 40*time.Second); s != nil {
 		t.Errorf("nothing was looked at, and it sums to %+v", s)
+	}
+}
+
+// A client that never finishes its handshake is counted while it lasts: TCP_DEFER_ACCEPT keeps a connection half open until its first byte.
+func TestHalfOpen(t *testing.T) {
+	listen := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) (err error) {
+		failed := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 30) })
+		return errors.Join(failed, err)
+	}}
+	l, err := listen.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	for range 3 {
+		c, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	if n := halfOpen(); n < 3 {
+		t.Errorf("%d connections are half open, want 3 at least", n)
 	}
 }

@@ -47,6 +47,8 @@ type Run struct {
 	Stakes   bench.Rate    `help:"Stakes of all users together, at random times, instead of the scenario's habits." placeholder:"N/s"`
 	Seed     uint64        `help:"Of all randomness."`
 
+	Repeat int `default:"1" help:"So many runs, one after the other, into FILE-1.json and so on: five of each are what report compares with intervals."`
+
 	From    []string `help:"Addresses to connect from: single ones, FIRST-LAST, networks. Without it: one for each user where the target is on loopback." placeholder:"ADDR"`
 	Workers int      `help:"Event loops of the generator; 0: one for every two CPUs."`
 	Serve   []string `help:"One more flag for a server of its own; may be repeated: --serve=--idle=1h." placeholder:"FLAG"`
@@ -74,17 +76,26 @@ func (c *Run) Run(ctx context.Context, log *slog.Logger) error {
 		if err != nil {
 			return err
 		}
-		if len(variants) > 1 {
-			fmt.Fprintf(os.Stderr, "%s: %s\n", c.Scenario, name(variant))
+		for i := range max(1, c.Repeat) {
+			file := ""
+			if len(variants) > 1 && variant != "" {
+				file = "-" + variant
+			}
+			if c.Repeat > 1 {
+				file += fmt.Sprint("-", i+1)
+			}
+			if len(variants) > 1 || c.Repeat > 1 {
+				fmt.Fprintf(os.Stderr, "%s: %s, run %d\n", c.Scenario, name(variant), i+1)
+			}
+			err = c.play(ctx, log, s, file)
+			if ctx.Err() != nil {
+				return err
+			}
+			if err != nil && len(variants) > 1 {
+				err = fmt.Errorf("%s: %w", name(variant), err)
+			}
+			wrong = append(wrong, err)
 		}
-		err = c.play(ctx, log, s, len(variants) > 1)
-		if ctx.Err() != nil {
-			return err
-		}
-		if err != nil && len(variants) > 1 {
-			err = fmt.Errorf("%s: %w", name(variant), err)
-		}
-		wrong = append(wrong, err)
 	}
 	return errors.Join(wrong...)
 }
@@ -96,8 +107,8 @@ func name(variant string) string {
 	return variant
 }
 
-// play plays one variant.
-func (c *Run) play(ctx context.Context, log *slog.Logger, s *bench.Scenario, several bool) error {
+// play plays one variant; suffix tells its files from those of others.
+func (c *Run) play(ctx context.Context, log *slog.Logger, s *bench.Scenario, suffix string) error {
 	if c.Users > 0 {
 		s.Users = c.Users
 	}
@@ -138,14 +149,14 @@ func (c *Run) play(ctx context.Context, log *slog.Logger, s *bench.Scenario, sev
 	if c.HTML != "" {
 		page := sheet.Sheet{Title: strings.TrimSuffix(s.Name+", "+s.Variant, ", "), Made: time.Now(), Command: bench.Again(os.Args),
 			Groups: []*sheet.Group{{Name: s.Name, Runs: []*bench.Report{report}}}}
-		err = errors.Join(err, writePage(numbered(c.HTML, s.Variant, several), &page))
+		err = errors.Join(err, writePage(suffixed(c.HTML, suffix), &page))
 	}
 	if c.JSON == "-" {
 		return errors.Join(err, write(os.Stdout, report))
 	}
 	report.WriteText(os.Stdout)
 	if c.JSON != "" {
-		err = errors.Join(err, writeFile(numbered(c.JSON, s.Variant, several), report))
+		err = errors.Join(err, writeFile(suffixed(c.JSON, suffix), report))
 	}
 	return err
 }
@@ -158,13 +169,10 @@ func withPath(target string) string {
 	return target
 }
 
-// numbered is the file of one variant of several: report.json, report-most.json.
-func numbered(file, variant string, several bool) string {
-	if !several || variant == "" {
-		return file
-	}
+// suffixed is the file of one run of several: report.json, report-most-2.json.
+func suffixed(file, suffix string) string {
 	end := filepath.Ext(file)
-	return strings.TrimSuffix(file, end) + "-" + variant + end
+	return strings.TrimSuffix(file, end) + suffix + end
 }
 
 func terminal(f *os.File) bool {
