@@ -145,8 +145,13 @@ type mark struct {
 func (r *run) mark() mark {
 	r.server.sample(r.base) // an error shows as a process that does nothing; the server may be gone
 	r.own.sample(r.base)
+	// What was counted is as old as the last tallies are.
+	at := time.Duration(0)
+	for _, g := range r.gauges {
+		at += g.at / time.Duration(len(r.gauges))
+	}
 	return mark{
-		at: time.Since(r.base), server: r.server.last.cpu, own: r.own.last.cpu,
+		at: at, server: r.server.last.cpu, own: r.own.last.cpu,
 		frames: r.results.frames, busy: r.results.busy, stakes: r.results.stakes, deeds: r.results.deeds,
 	}
 }

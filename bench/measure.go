@@ -128,10 +128,11 @@ func (c *connectionCounts) add(o connectionCounts) {
 
 // gauge is how a worker's players stand at one moment.
 type gauge struct {
-	open     int // connections
-	joined   int // in a game
-	came     int // were in a game at least once
-	waiting  int // for a reply
+	at       time.Duration // of one worker's, since the run's start
+	open     int           // connections
+	joined   int           // in a game
+	came     int           // were in a game at least once
+	waiting  int           // for a reply
 	audited  int
 	gone     int           // for good, without having been in a game
 	interval time.Duration // the longest batching interval of their games
@@ -149,6 +150,7 @@ func (g *gauge) add(o gauge) {
 
 // gauge counts the players anew each time: nothing can drift.
 func (w *worker) gauge() (g gauge) {
+	g.at = w.now
 	for i := range w.players {
 		p := &w.players[i]
 		g.gone += int(count(p.stage == stageGone && !p.came))

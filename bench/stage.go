@@ -33,6 +33,7 @@ type Stage struct {
 	Serve  []string // more flags for it
 	Dir    string   // where its data directory is made and removed; empty: the system's temporary directory
 
+	Cores     int          // that the server may use; 0: all
 	ServerPID int          // to measure; 0: found by its port where it is on this host
 	Sources   []netip.Addr // see Plan
 	Workers   int          // see Plan
@@ -74,7 +75,14 @@ func (s *Scenario) Run(ctx context.Context, on Stage) (report *Report, err error
 	}
 	// After a storm or a stall, the stakes that are due fall on whoever is back first: that is the plan's doing, not a player's haste.
 	flags := slices.Concat([]string{"--stakes-per-second=0"}, s.Serve, on.Serve)
+	free := func() {}
+	if on.Cores > 0 {
+		if free, err = confine(on.Cores); err != nil {
+			return nil, err
+		}
+	}
 	server, err := startServer(ctx, on.Binary, data, credits, flags, s.Users)
+	free()
 	if err != nil {
 		return nil, err
 	}

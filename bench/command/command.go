@@ -28,6 +28,7 @@ type Bench struct {
 	Scenarios Scenarios `cmd:"" help:"List the built-in scenarios."`
 	Report    Report    `cmd:"" help:"Lay runs side by side on one page of HTML."`
 	Limit     Limit     `cmd:"" help:"Say what the kernel allows on this machine: a write, a read, a synced append, the codec."`
+	Sweep     Sweep     `cmd:"" help:"Find the greatest throughput with 1, 2, … cores, and fit models to it."`
 	Fit       Fit       `cmd:"" help:"Fit models of scalability to a table of throughputs."`
 }
 
@@ -149,14 +150,14 @@ func (c *Run) play(ctx context.Context, log *slog.Logger, s *bench.Scenario, suf
 	if c.HTML != "" {
 		page := sheet.Sheet{Title: strings.TrimSuffix(s.Name+", "+s.Variant, ", "), Made: time.Now(), Command: bench.Again(os.Args),
 			Groups: []*sheet.Group{{Name: s.Name, Runs: []*bench.Report{report}}}}
-		err = errors.Join(err, writePage(suffixed(c.HTML, suffix), &page))
+		err = errors.Join(err, writeTo(suffixed(c.HTML, suffix), page.Write))
 	}
 	if c.JSON == "-" {
 		return errors.Join(err, write(os.Stdout, report))
 	}
 	report.WriteText(os.Stdout)
 	if c.JSON != "" {
-		err = errors.Join(err, writeFile(suffixed(c.JSON, suffix), report))
+		err = errors.Join(err, writeTo(suffixed(c.JSON, suffix), func(w io.Writer) error { return write(w, report) }))
 	}
 	return err
 }
@@ -184,14 +185,6 @@ func write(w io.Writer, v any) error {
 	to := json.NewEncoder(w)
 	to.SetIndent("", "  ")
 	return to.Encode(v)
-}
-
-func writeFile(path string, v any) error {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(write(f, v), f.Close())
 }
 
 // Report is `server bench report`.
@@ -235,19 +228,19 @@ func (c *Report) Run() error {
 			return err
 		}
 	}
-	if err := writePage(c.Out, &page); err != nil {
+	if err := writeTo(c.Out, page.Write); err != nil {
 		return err
 	}
 	fmt.Println(c.Out)
 	return nil
 }
 
-func writePage(path string, page *sheet.Sheet) error {
+func writeTo(path string, what func(io.Writer) error) error {
 	f, err := os.Create(path)
 	if err != nil {
 		return err
 	}
-	return errors.Join(page.Write(f), f.Close())
+	return errors.Join(what(f), f.Close())
 }
 
 // Scenarios is `server bench scenarios`.
@@ -260,6 +253,62 @@ func (*Scenarios) Run() error {
 			fmt.Printf("%-11s variants: %s\n", "", strings.Join(s.Names, ", "))
 		}
 	}
+	return nil
+}
+
+// Sweep is `server bench sweep`.
+type Sweep struct {
+	Scenario string        `arg:"" default:"stakes" help:"What is played, with other rates of stakes."`
+	Cores    int           `help:"Up to so many cores; 0: all."`
+	First    bench.Rate    `help:"The first rate that is tried." default:"1000/s" placeholder:"N/s"`
+	P99      time.Duration `name:"p99" default:"100ms" help:"A rate is held if 99 % of the receipts come within this."`
+	Steps    int           `default:"3" help:"Bisections between what was held and what was not."`
+	Duration time.Duration `help:"Of each run, instead of the scenario's."`
+	At       []float64     `help:"As of bench fit." placeholder:"P"`
+	CSV      string        `help:"Write the points to this file, for bench fit and bench report --points." placeholder:"FILE"`
+	HTML     string        `help:"Write a page of the best runs, with the models, to this file." placeholder:"FILE"`
+	JSON     bool          `help:"Print JSON."`
+}
+
+func (c *Sweep) Run(ctx context.Context, log *slog.Logger) error {
+	s, err := bench.ReadScenario(c.Scenario, "")
+	if err != nil {
+		return err
+	}
+	if c.Duration > 0 {
+		s.Duration = bench.Span(c.Duration)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find the server's own binary: %w", err)
+	}
+	sweep := bench.Sweep{Cores: c.Cores, From: c.First, P99: c.P99, Steps: c.Steps, Text: os.Stderr}
+	points, err := sweep.Run(ctx, s, bench.Stage{Binary: self, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return err
+	}
+	if c.CSV != "" {
+		if err := writeTo(c.CSV, points.WriteCSV); err != nil {
+			return err
+		}
+	}
+	study, err := model.NewStudy(points, c.At...)
+	if err != nil {
+		return err
+	}
+	if c.HTML != "" {
+		page := sheet.Sheet{Title: "cores", Made: time.Now(), Command: bench.Again(os.Args), Study: study}
+		for i, r := range sweep.Reports {
+			page.Groups = append(page.Groups, &sheet.Group{Name: fmt.Sprint(i+1, " cores"), Runs: []*bench.Report{r}})
+		}
+		if err := writeTo(c.HTML, page.Write); err != nil {
+			return err
+		}
+	}
+	if c.JSON {
+		return write(os.Stdout, study)
+	}
+	study.WriteText(os.Stdout)
 	return nil
 }
 

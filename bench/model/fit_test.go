@@ -215,6 +215,17 @@ func TestReadTakesWhatSpreadsheetsWrite(t *testing.T) {
 	}
 }
 
+func TestWriteCSVIsReadAgain(t *testing.T) {
+	d := read(t, horizontal)
+	var text bytes.Buffer
+	if err := d.WriteCSV(&text); err != nil {
+		t.Fatal(err)
+	}
+	if again := read(t, text.String()); fmt.Sprint(again) != fmt.Sprint(d) {
+		t.Errorf("%v, written and read %v", d, again)
+	}
+}
+
 func FuzzReadNeverFitsNonsense(f *testing.F) {
 	f.Add(vertical)
 	f.Add(horizontal)

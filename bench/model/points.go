@@ -106,6 +106,21 @@ func Read(r io.Reader) (*Data, error) {
 	}
 }
 
+// WriteCSV writes what Read reads.
+func (d *Data) WriteCSV(w io.Writer) error {
+	table := csv.NewWriter(w)
+	table.Write(append([]string{"p", "x"}, d.Resources...))
+	for _, point := range d.Points {
+		row := []string{strconv.FormatFloat(point.P, 'g', -1, 64), strconv.FormatFloat(point.X, 'g', -1, 64)}
+		for _, used := range point.Used {
+			row = append(row, strconv.FormatFloat(100*used, 'g', -1, 64))
+		}
+		table.Write(row)
+	}
+	table.Flush()
+	return table.Error()
+}
+
 // arrange sorts the points and refuses those that nothing can be said about.
 func (d *Data) arrange() error {
 	slices.SortStableFunc(d.Points, func(a, b Point) int {

@@ -10,7 +10,7 @@ import (
 // WriteText writes the study for people.
 func (s *Study) WriteText(w io.Writer) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "%d points, p from 1 to %g, X(1) = %g\n\n", len(s.Data.Points), s.Data.largest(), s.One)
+	fmt.Fprintf(w, "%d points, p from 1 to %g, X(1) = %.6g\n\n", len(s.Data.Points), s.Data.largest(), s.One)
 	fmt.Fprintln(t, "model\tC(p)\tfitted\tparameters, with their 95 % intervals\tR²\terror of C\tpeak")
 	for i := range s.Fits {
 		f := &s.Fits[i]
@@ -46,7 +46,7 @@ func (s *Study) WriteText(w io.Writer) {
 		line[straight.P] = straight
 	}
 	for i, point := range s.Data.Points {
-		fmt.Fprintf(t, "%g\t%g\t%.3f\t", point.P, point.X, point.X/s.One)
+		fmt.Fprintf(t, "%g\t%.6g\t%.3f\t", point.P, point.X, point.X/s.One)
 		if straight, ok := line[point.P]; ok {
 			fmt.Fprintf(t, "%.2f\t%+.1f %%\t", straight.Predicted, 100*straight.Over)
 		} else {
@@ -71,7 +71,7 @@ func (s *Study) WriteText(w io.Writer) {
 		fmt.Fprintln(t, "model\tX nonlinear\tC\tX linearised\t")
 		for i := range laws {
 			name := laws[i].name
-			if x, ok := b.X[name]; ok {
+			if x, ok := b.X[name]; ok && x > 0 {
 				fmt.Fprintf(t, "%s\t%.2f\t%.2f\t%.2f\t\n", name, x, b.C[name], b.Paper[name])
 			}
 		}
