@@ -138,7 +138,7 @@ func beCrowd(order string) error {
 	for from := range 16 {
 		entering.Go(func() {
 			for i := from; i < n; i += 16 {
-				conn, err := enter(words[0], words[1], first+i%games)
+				conn, err := enter(i, words[0], words[1], first+i%games)
 				if err != nil {
 					failed <- err
 					return
@@ -185,9 +185,13 @@ func beCrowd(order string) error {
 	return nil
 }
 
-// enter connects one of the crowd and returns when it is in the game.
-func enter(address, token string, game int) (net.Conn, error) {
-	conn, err := net.Dial("tcp", address)
+// crowdPerAddress is how many of a crowd come from one address: each needs a port of its own there.
+const crowdPerAddress = 20_000
+
+// enter connects the ith of the crowd and returns when it is in the game.
+func enter(i int, address, token string, game int) (net.Conn, error) {
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(1+i/crowdPerAddress))}}
+	conn, err := dialer.Dial("tcp", address)
 	if err != nil {
 		return nil, err
 	}
@@ -225,9 +229,19 @@ func cpu(t testing.TB) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// clients is how many a process may hold here: 10,000, or 5,000.
+// clientsEnv asks for so many clients, as in the guest of bench/scale.
+const clientsEnv = "TOTE_ENGINE_CLIENTS"
+
+// clients is how many are asked for, or how many a process may hold here: 10,000, or 5,000.
 func clients(b *testing.B) int {
 	b.Helper()
+	if asked := os.Getenv(clientsEnv); asked != "" {
+		n, err := strconv.Atoi(asked)
+		if err != nil {
+			b.Fatal(err)
+		}
+		return n
+	}
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		b.Fatal(err)

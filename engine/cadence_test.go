@@ -120,7 +120,7 @@ func beProber(order string) error {
 	out := bufio.NewWriter(os.Stdout)
 	errs := make(chan error, n)
 	for i := range n {
-		conn, err := enter(words[0], words[1], first+i%games)
+		conn, err := enter(0, words[0], words[1], first+i%games)
 		if err != nil {
 			return err
 		}

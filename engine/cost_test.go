@@ -27,7 +27,7 @@ import (
 // are a process of their own. Targets: 1.08 by write, 0.95 by io_uring.
 func BenchmarkDelivered(b *testing.B) {
 	n := clients(b)
-	e, m := serve(b, Config{Loops: 1})
+	e, m := serve(b, Config{Loops: 1, Limits: Limits{IdleTime: time.Hour, Heartbeat: time.Hour}}) // the crowd answers no pings
 	m.announce(3)
 	c := newCrowd(b, e, n)
 	frame := appendMessage(nil, proto.JSON, threeOdds)

@@ -7,7 +7,7 @@ mount -t sysfs sys /sys
 mount -t tmpfs -o size=90% tmp /tmp # the journal is here: a sync costs nothing
 ip link set lo up
 
-. /plan # N, STAKES, DURATION, INTERVAL, RATE, POOLS, TURNOVER, FLAGS
+. /plan # N, STAKES, DURATION, INTERVAL, RATE, POOLS, TURNOVER, FLAGS, BENCH, ROUNDS
 
 # What a host for so many must allow. Server and players are both here: two sockets for each connection.
 knob() { echo "$2" >"/proc/sys/$1" && echo "$1 = $2" >>/out/sysctl; }
@@ -31,8 +31,12 @@ meter() {
 meter >/out/meters
 (while sleep 5; do meter; done >>/out/meters) &
 
-/bin/batch /bin/server bench smoke --users "$N" --connect-rate "$RATE" --stakes "$STAKES" --interval "$INTERVAL" --duration "$DURATION" \
-	--pools "$POOLS" --turnover "$TURNOVER" $FLAGS --json /out/report.json >/out/report.txt 2>/out/progress.txt
+if [ -n "$BENCH" ]; then
+	TOTE_ENGINE_CLIENTS=$N /bin/engine.test -test.run '^$' -test.bench "$BENCH" -test.benchtime "$ROUNDS" -test.timeout 0 >/out/report.txt 2>/out/progress.txt
+else
+	/bin/batch /bin/server bench smoke --users "$N" --connect-rate "$RATE" --stakes "$STAKES" --interval "$INTERVAL" --duration "$DURATION" \
+		--pools "$POOLS" --turnover "$TURNOVER" $FLAGS --json /out/report.json >/out/report.txt 2>/out/progress.txt
+fi
 echo $? >/out/status
 dmesg | grep -iE 'tcp|out of memory|oom|killed|drop' | tail -n 20 >/out/kernel.txt
 poweroff -f

@@ -30,6 +30,10 @@ fi
 # page took 55,000 for 100,000 connections. Locked memory is taken 4 MiB at a time, in one piece: 7,200 for a million.
 : "${FLAGS:=--lock-memory --serve=--lock-memory --serve=--heartbeat=30m --serve=--idle=1h}"
 
+# Or, instead, one of the engine's benchmarks with N clients: BENCH=Delivered bench/scale/run.sh 100000.
+: "${BENCH:=}"
+: "${ROUNDS:=20x}"
+
 # Where it runs.
 : "${MEMORY:=$((2 + (N * 13 + 999999) / 1000000))G}" # of the guest; the host gives only what is touched
 : "${CPU:=$(($(nproc) - 1))}"                       # of the host: the guest's processes take turns, and one CPU switches fastest
@@ -68,7 +72,9 @@ furnish() {
 	else
 		(cd "$here/../.." && CGO_ENABLED=0 "$GO" build -o "$root/bin/server" .)
 	fi
-	printf '%s="%s"\n' N "$N" STAKES "$STAKES" INTERVAL "$INTERVAL" DURATION "$DURATION" RATE "$RATE" POOLS "$POOLS" TURNOVER "$TURNOVER" FLAGS "$FLAGS" >"$root/plan"
+	[ -z "$BENCH" ] || (cd "$here/../.." && CGO_ENABLED=0 "$GO" test -c -o "$root/bin/engine.test" ./engine)
+	printf '%s="%s"\n' N "$N" STAKES "$STAKES" INTERVAL "$INTERVAL" DURATION "$DURATION" RATE "$RATE" POOLS "$POOLS" TURNOVER "$TURNOVER" FLAGS "$FLAGS" \
+		BENCH "$BENCH" ROUNDS "$ROUNDS" >"$root/plan"
 }
 
 # boot runs the guest to its end. The guest's memory is a sparse file, best in memory.
