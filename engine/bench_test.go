@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"tote/server/market"
 	"tote/server/proto"
 )
@@ -151,19 +153,16 @@ func beCrowd(order string) error {
 	if len(failed) > 0 {
 		return <-failed
 	}
-	for range n {
-		conn := <-conns
-		go func() {
-			buffer := make([]byte, 2048)
-			for {
-				n, err := conn.Read(buffer)
-				got.Add(int64(n))
-				if err != nil {
-					return
-				}
-			}
-		}()
+	readers, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return err
 	}
+	for range n {
+		if err := watch(readers, <-conns); err != nil {
+			return err
+		}
+	}
+	go drink(readers, &got)
 	fmt.Println("in")
 	wants := make(chan int64)
 	go func() { // so that the end of the input is the end, also while waiting
@@ -183,6 +182,40 @@ func beCrowd(order string) error {
 		fmt.Println("got")
 	}
 	return nil
+}
+
+// watch lets a connection wake drink. It is never closed: the process ends first.
+func watch(readers int, conn net.Conn) error {
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		return err
+	}
+	watched := raw.Control(func(fd uintptr) {
+		err = unix.EpollCtl(readers, unix.EPOLL_CTL_ADD, int(fd), &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: int32(fd)})
+	})
+	crowded = append(crowded, conn)
+	return errors.Join(watched, err)
+}
+
+// crowded keeps the crowd's connections from the collector, which would close them.
+var crowded []net.Conn
+
+// drink reads what comes, and counts it: without a goroutine for each of a hundred thousand.
+func drink(readers int, got *atomic.Int64) {
+	events, buffer := make([]unix.EpollEvent, 512), make([]byte, 2048)
+	for {
+		n, err := unix.EpollWait(readers, events, -1)
+		if err != nil && err != unix.EINTR {
+			panic(err)
+		}
+		for _, e := range events[:max(n, 0)] {
+			for more := true; more; {
+				n, err := unix.Read(int(e.Fd), buffer)
+				got.Add(int64(max(n, 0)))
+				more = n == len(buffer) || err == unix.EINTR
+			}
+		}
+	}
 }
 
 // crowdPerAddress is how many of a crowd come from one address: each needs a port of its own there.
@@ -232,14 +265,24 @@ func cpu(t testing.TB) time.Duration {
 // clientsEnv asks for so many clients, as in the guest of bench/scale.
 const clientsEnv = "TOTE_ENGINE_CLIENTS"
 
+// asked is how many clients are asked for, if it is said.
+func asked(b *testing.B) (n int, said bool) {
+	b.Helper()
+	words := os.Getenv(clientsEnv)
+	if words == "" {
+		return 0, false
+	}
+	n, err := strconv.Atoi(words)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return n, true
+}
+
 // clients is how many are asked for, or how many a process may hold here: 10,000, or 5,000.
 func clients(b *testing.B) int {
 	b.Helper()
-	if asked := os.Getenv(clientsEnv); asked != "" {
-		n, err := strconv.Atoi(asked)
-		if err != nil {
-			b.Fatal(err)
-		}
+	if n, said := asked(b); said {
 		return n
 	}
 	var limit syscall.Rlimit
@@ -255,6 +298,9 @@ func clients(b *testing.B) int {
 // clientsMost is as many as fit: 19,000, where there are 20,000 descriptors.
 func clientsMost(b *testing.B) int {
 	b.Helper()
+	if n, said := asked(b); said {
+		return n
+	}
 	return connectionsMax() / 1000 * 1000
 }
 
@@ -267,7 +313,7 @@ var threeOdds = &proto.Odds{
 // What a connection costs that has said hello and joined a game, and is quiet.
 func BenchmarkIdle(b *testing.B) {
 	n := clientsMost(b)
-	e, m := serve(b, Config{Loops: 1})
+	e, m := serve(b, Config{Loops: 1, Limits: Limits{IdleTime: time.Hour, Heartbeat: time.Hour}}) // the crowd answers no pings
 	m.announce(3)
 	for range b.N {
 		before, rss := heap(), resident(b)
