@@ -82,13 +82,12 @@ func TestReadProxy(t *testing.T) {
 		{"longer than a handshake", header(0x21, 0x11, make([]byte, 8<<10)...), 0, "", true},
 	} {
 		n, source, err := readProxy(row.bytes, 8<<10)
-		if got := (netip.Addr{}); row.source != "" {
-			got = netip.MustParseAddr(row.source)
-			if source != got {
-				t.Errorf("%s: the source is %v", row.name, source)
-			}
-		} else if source.IsValid() {
-			t.Errorf("%s: a source, %v", row.name, source)
+		var want netip.Addr // none
+		if row.source != "" {
+			want = netip.MustParseAddr(row.source)
+		}
+		if source != want {
+			t.Errorf("%s: the source is %v", row.name, source)
 		}
 		if n != row.n || (err != nil) != row.wrong {
 			t.Errorf("%s: %d bytes, %v", row.name, n, err)

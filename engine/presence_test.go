@@ -117,7 +117,7 @@ func TestLatency(t *testing.T) {
 	for _, c := range []*client{ada, slow} {
 		go func() {
 			for {
-				f, err := ws.ReadFrame(c.r)
+				f, err := readFrame(c.r)
 				if err != nil {
 					return
 				}
@@ -168,7 +168,7 @@ func TestSampledLatencies(t *testing.T) {
 		c := greeted(t, e, proto.AccountID(100+i))
 		go func() {
 			for {
-				f, err := ws.ReadFrame(c.r)
+				f, err := readFrame(c.r)
 				if err != nil {
 					return
 				}

@@ -67,7 +67,7 @@ func (s *Shard) hear(g *game, m matter) {
 	main := s.games[g.id.Main()]
 	h := main.hearing
 	if h == nil && m.at == 0 {
-		s.judge(g, &m)
+		s.judge(&m)
 		return
 	}
 	if h == nil {
@@ -209,19 +209,20 @@ func (s *Shard) closeMatter(h *hearing) {
 	} else {
 		h.game.hearing = nil
 	}
-	s.judge(h.game, &m)
+	s.judge(&m)
 	for i := range parked {
 		s.decide(&parked[i])
 	}
 }
 
 // judge carries a matter out. The game may have gone meanwhile.
-func (s *Shard) judge(g *game, m *matter) {
+func (s *Shard) judge(m *matter) {
 	if m.lock != 0 {
 		s.lockDue(m.lock)
 		return
 	}
-	if g = s.games[m.command.game()]; g == nil {
+	g := s.games[m.command.game()]
+	if g == nil {
 		s.refuse(&m.command, proto.RefusedGameUnknown)
 		return
 	}
