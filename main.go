@@ -27,14 +27,13 @@ import (
 
 	"github.com/alecthomas/kong"
 	kongtoml "github.com/alecthomas/kong-toml"
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sys/unix"
 
 	"tote/server/bench"
 	benchcommand "tote/server/bench/command"
 	"tote/server/engine"
 	"tote/server/engine/admin"
+	"tote/server/engine/admin/insight"
 	"tote/server/engine/ctl"
 	"tote/server/engine/feed"
 	"tote/server/engine/page"
@@ -182,7 +181,8 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger) error {
 	if err := supervisor.Status("replaying the journal"); err != nil {
 		return err
 	}
-	kept, replica, err := c.recover(log)
+	commits := new(insight.Commits)
+	kept, replica, err := c.recover(log, commits)
 	if err != nil {
 		return err
 	}
@@ -221,7 +221,9 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return errors.Join(err, kept.Close())
 	}
-	desk = admin.New(admin.Config{Token: c.AdminToken, Mint: players.Token, Gather: gather(players, m, kept, replica), Log: log,
+	shown := insight.New(insight.Sources{Players: players.Stats, Market: m.Meters, Depths: m.Depths, Overdue: m.Overdue,
+		Journal: func() insight.Journal { return insight.Journal(kept.Stats()) }, Commits: commits, Money: replica.Totals, Data: c.Data})
+	desk = admin.New(admin.Config{Token: c.AdminToken, Mint: players.Token, Gather: shown, Log: log,
 		Present: players.Present, Record: c.recordings(kept), Ready: func() error { return context.Cause(ctx) }}, m)
 
 	kept.Start(replica, m.Durable, m.Viewed)
@@ -276,8 +278,8 @@ func supervise(ctx context.Context, log *slog.Logger, supervisor *systemd.Servic
 }
 
 // recover opens the store and rebuilds the market from it.
-func (c *serve) recover(log *slog.Logger) (*store.Store, *market.Replica, error) {
-	kept, err := store.Open(c.Data, store.Options{Interval: c.Durability.interval, SnapshotEvery: c.SnapshotAt, ForgetHistory: c.ForgetHistory, Log: log, Fatal: func(err error) {
+func (c *serve) recover(log *slog.Logger, commits *insight.Commits) (*store.Store, *market.Replica, error) {
+	kept, err := store.Open(c.Data, store.Options{Interval: c.Durability.interval, SnapshotEvery: c.SnapshotAt, ForgetHistory: c.ForgetHistory, Log: log, Committed: commits.Add, Fatal: func(err error) {
 		log.Error("the journal failed; memory is ahead of the disk, so the server stops here", "error", err)
 		os.Exit(2)
 	}})
@@ -334,108 +336,6 @@ func cores(n int) int {
 		return n
 	}
 	return runtime.GOMAXPROCS(0)
-}
-
-// gather is what /metrics shows: what the packages count, read when somebody asks.
-func gather(players *engine.Engine, m *market.Market, kept *store.Store, replica *market.Replica) prometheus.Gatherer {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(latencies{players.Stats}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		meters(func(show func(name, help string, value float64, labels ...string)) {
-			s := players.Stats()
-			show("connections", "Open connections.", float64(s.Connections))
-			show("handshakes_total", "Connections upgraded.", float64(s.Handshakes))
-			show("handshakes_failed_total", "Handshakes answered with an HTTP error.", float64(s.HandshakesFailed))
-			show("accepts_refused_total", "Newcomers refused.", float64(s.RefusedFull), "reason", "full")
-			show("accepts_refused_total", "Newcomers refused.", float64(s.RefusedAddress), "reason", "address")
-			show("accepts_refused_total", "Newcomers refused.", float64(s.RefusedRate), "reason", "rate")
-			show("accepts_refused_total", "Newcomers refused.", float64(s.RefusedRush), "reason", "rush")
-			show("accepts_refused_total", "Newcomers refused.", float64(s.RefusedStarved), "reason", "descriptors")
-			show("attacks_total", "Connections ended for what they did.", float64(s.HandshakesLate), "kind", "handshake late")
-			show("attacks_total", "Connections ended for what they did.", float64(s.HandshakesForeign), "kind", "handshake foreign")
-			show("attacks_total", "Connections ended for what they did.", float64(s.HandshakesLong), "kind", "handshake long")
-			show("attacks_total", "Connections ended for what they did.", float64(s.Floods), "kind", "flood")
-			show("attacks_total", "Connections ended for what they did.", float64(s.Stalled), "kind", "message never ends")
-			show("attacks_total", "Connections ended for what they did.", float64(s.Bombs), "kind", "compressed bomb")
-			show("aborted_total", "Connections that ended without a closing handshake.", float64(s.Aborted))
-			show("cut_total", "Connections that did not end in time.", float64(s.Cut))
-			show("deflating", "Connections that have negotiated permessage-deflate.", float64(s.Deflating))
-			show("inflated_total", "Compressed messages of clients.", float64(s.Inflated))
-			show("received_bytes_total", "Bytes from clients.", float64(s.BytesIn))
-			show("sent_bytes_total", "Bytes to clients.", float64(s.BytesOut))
-			show("writes_total", "Writes to sockets.", float64(s.Writes))
-			show("uring_enters_total", "System calls for broadcasts through io_uring.", float64(s.Enters))
-			show("received_frames_total", "Frames from clients.", float64(s.FramesIn))
-			show("sent_frames_total", "Frames to clients.", float64(s.FramesOut))
-			show("requests_total", "Requests read.", float64(s.Requests))
-			show("restamped_total", "Reads after a loop was away, for whose arrival the kernel was asked.", float64(s.Restamped))
-			show("hearings_overdue_total", "Events and locks that took effect before it was sure that all earlier stakes were judged.", float64(m.Overdue()))
-			show("broadcasts_delivered_total", "Broadcasts times their subscribers.", float64(s.Delivered))
-			show("reimaged_total", "Images sent to readers who were spared more than odds.", float64(s.Reimaged))
-			show("conflated_total", "Broadcasts that slow readers were spared.", float64(s.Conflated))
-			show("spread_max_seconds", "Longest time from a broadcast's first receiver to its last, per loop.", float64(s.SpreadMax)/1e6)
-			for refusal, n := range s.Refusals {
-				show("refusals_total", "Requests refused.", float64(n), "code", refusal.Code())
-			}
-			for code, n := range s.Closes {
-				show("closes_total", "Close frames sent.", float64(n), "code", strconv.Itoa(int(code)))
-			}
-			for shard, depth := range m.Depths() {
-				show("inbox_depth", "Commands that wait for a shard.", float64(depth), "shard", strconv.Itoa(shard))
-			}
-			j := kept.Stats()
-			show("journal_appended", "Last record appended.", float64(j.Appended))
-			show("journal_durable", "Last record that is durable.", float64(j.Durable))
-			show("journal_followed", "Last record that the follower has applied.", float64(j.Applied))
-			show("journal_viewed", "Record up to which the views of the past are complete.", float64(j.Viewed))
-			show("views_pairs_total", "Pairs put into the views of the past.", float64(j.ViewPairs))
-			show("views_bytes", "Size of views.db.", float64(j.ViewBytes))
-			show("journal_snapshot", "Record at which the current snapshot stands.", float64(j.Snapshot))
-			show("journal_commits_total", "Transactions.", float64(j.Commits))
-			show("journal_bytes", "Bytes in the journal, not yet trimmed.", float64(j.JournalBytes))
-			show("journal_commit_seconds_mean", "Mean time of a transaction, sync included.", j.CommitMean.Seconds())
-			t := replica.Totals()
-			for name, amount := range map[string]proto.Amount{"accounts": t.Accounts, "pools": t.Pools, "house": t.House,
-				"deposits": t.Deposits, "withdrawals": t.Withdrawals} {
-				show("money_units", "Where the money is: accounts + pools + house = deposits - withdrawals.", float64(amount), "where", name)
-			}
-		}))
-	return registry
-}
-
-// latencies is the histogram of how long clients take to answer pings.
-type latencies struct{ of func() engine.Stats }
-
-func (latencies) Describe(chan<- *prometheus.Desc) {} // unchecked, as meters
-
-func (c latencies) Collect(to chan<- prometheus.Metric) {
-	h := c.of().Latencies
-	buckets, n := map[float64]uint64{}, uint64(0)
-	for i, bound := range engine.LatencyBounds {
-		n += h.Buckets[i]
-		buckets[float64(bound)/1e6] = n
-	}
-	n += h.Buckets[len(engine.LatencyBounds)]
-	to <- prometheus.MustNewConstHistogram(prometheus.NewDesc("server_latency_seconds", "From a ping to its pong: players in small rooms, and the quiet.", nil, nil),
-		n, float64(h.Sum)/1e6, buckets)
-}
-
-// meters is a prometheus collector that is one function.
-type meters func(show func(name, help string, value float64, labels ...string))
-
-func (meters) Describe(chan<- *prometheus.Desc) {} // unchecked: what there is shows when it is collected
-
-func (f meters) Collect(to chan<- prometheus.Metric) {
-	f(func(name, help string, value float64, labels ...string) {
-		kind := prometheus.GaugeValue
-		if strings.HasSuffix(name, "_total") {
-			kind = prometheus.CounterValue
-		}
-		var names, values []string
-		for i := 0; i < len(labels); i += 2 {
-			names, values = append(names, labels[i]), append(values, labels[i+1])
-		}
-		to <- prometheus.MustNewConstMetric(prometheus.NewDesc("server_"+name, help, names, nil), kind, value, values...)
-	})
 }
 
 // What the demo is made of.

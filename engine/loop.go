@@ -201,6 +201,7 @@ func (l *loop) read(s *session, in []byte) {
 // turn handles what the inbox has, up to parcelsMax, one slice of broadcasts, and what is due.
 func (l *loop) turn() {
 	l.look()
+	began := l.now
 	l.pass()
 	more := l.done < len(l.parcels)
 	if !more {
@@ -213,6 +214,9 @@ func (l *loop) turn() {
 	l.parcels, l.calls = l.inbox.take(l.parcels, more, l.calls)
 	l.counts.Inbox = uint64(len(l.parcels) - l.done)
 	l.counts.InboxMax = max(l.counts.InboxMax, l.counts.Inbox)
+	if l.counts.Inbox > 0 {
+		l.counts.Parcels.Add(l.counts.Inbox)
+	}
 	for _, call := range l.calls {
 		call()
 	}
@@ -224,6 +228,7 @@ func (l *loop) turn() {
 	}
 	l.flush()
 	l.look()
+	l.counts.Turns.AddTime(int64(l.now - began))
 	if l.done < len(l.parcels) || len(l.active) > 0 || l.draining && l.parted < len(l.places) || l.hurries() {
 		l.inbox.ring()
 	}
@@ -251,6 +256,9 @@ func (l *loop) handle() {
 func (l *loop) answer(s *session, out *market.Out) {
 	switch out.Kind {
 	case market.OutReceipt:
+		if !out.Again {
+			l.counts.Answered.AddTime(int64(l.now - out.Receipt.Arrived))
+		}
 		l.tell(s, &out.Receipt)
 	case market.OutRefused:
 		l.answerRefused(s, &out.Refused)

@@ -176,6 +176,7 @@ func (l *loop) finish(r *room) {
 	spread := uint64(max(0, l.engine.config.Now()-r.began))
 	l.counts.Broadcasts++
 	l.counts.SpreadSum += spread
+	l.counts.Spreads.AddTime(int64(spread))
 	l.counts.SpreadMax = max(l.counts.SpreadMax, spread)
 	r.fill()
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"sync"
 
+	"tote/server/market/meter"
 	"tote/server/proto"
 )
 
@@ -39,7 +40,12 @@ type Counts struct {
 	Inbox             uint64 // parcels that waited at the last tick
 	SpreadSum         uint64 // µs from a broadcast's first receiver to its last, per loop; divide by Broadcasts
 	SpreadMax         uint64 // µs
+	Behind            uint64 // sessions that were spared something at the last tick, and are not up to date yet
 	Latencies         Latencies
+	Turns             meter.Histogram // times of turns
+	Parcels           meter.Histogram // that a turn found
+	Answered          meter.Histogram // times from a stake's arrival to the turn that writes its receipt
+	Spreads           meter.Histogram // times from a broadcast's first receiver to its last, per loop
 }
 
 // Stats is what the engine has counted. It is a tick old at most.
@@ -92,6 +98,7 @@ func (c *counts) closed(code proto.CloseCode) { c.closes[closeIndex(code)]++ }
 // publish shows the counts, once in a tick: counting itself needs no atomic instruction.
 func (l *loop) publish() {
 	l.counts.ticks++
+	l.counts.Behind = uint64(len(l.behind))
 	l.counts.Inflated, l.counts.Bombs = l.kit.inflater.done, l.kit.inflater.bombs
 	l.published.mu.Lock()
 	l.published.counts = l.counts
@@ -169,4 +176,9 @@ func (c *Counts) add(o *Counts) {
 	c.SpreadSum += o.SpreadSum
 	c.SpreadMax = max(c.SpreadMax, o.SpreadMax)
 	c.Latencies.add(&o.Latencies)
+	c.Behind += o.Behind
+	c.Turns.Merge(&o.Turns)
+	c.Parcels.Merge(&o.Parcels)
+	c.Answered.Merge(&o.Answered)
+	c.Spreads.Merge(&o.Spreads)
 }

@@ -147,6 +147,7 @@ const (
 // many, are values; the rest is rare.
 type Out struct {
 	Kind    OutKind
+	Again   bool         // it was said before, to a session that has ended since
 	To      Session      // 0: everybody who has joined Game
 	Game    proto.GameID // of a broadcast
 	Seq     uint64       // of a broadcast

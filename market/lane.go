@@ -47,6 +47,9 @@ const laneMax = 32
 // tell numbers a private message, keeps it, and sends it to all sessions of the account. Where no session has been in this life
 // of the server, nobody can resume, and nothing is kept.
 func (s *Shard) tell(a *account, p private) {
+	if p.kind == privateReceipt || p.kind == privateSold || p.kind == privateRefused {
+		s.meters.Decided.AddTime(int64(p.lag))
+	}
 	live := a.live
 	if live == nil || !live.attached {
 		return
@@ -72,6 +75,7 @@ func (l *live) keep(p private) {
 func (s *Shard) resume(to Session, l *live, n uint64) {
 	for n++; n <= l.n; n++ {
 		s.say(to, n, &l.lane[(n-1)%laneMax])
+		s.batch.Outs[len(s.batch.Outs)-1].Again = true
 	}
 }
 

@@ -285,11 +285,14 @@ func (s *Shard) run() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
-		next := s.turn(s.config.Now())
+		began := s.config.Now()
+		next := s.turn(began)
+		ended := s.config.Now()
+		s.meters.Turns.AddTime(int64(ended - began))
 		if s.payings.ready() || next <= s.now { // at once, after what has arrived meanwhile
 			s.inbox.rouse()
 		}
-		timer.Reset(s.wait(next))
+		timer.Reset(time.Duration(max(next-ended, 0)) * time.Microsecond) // until the next appointment
 		select {
 		case <-s.inbox.wake:
 		case <-timer.C:
@@ -297,11 +300,6 @@ func (s *Shard) run() {
 			return
 		}
 	}
-}
-
-// wait is how long to sleep until the next appointment.
-func (s *Shard) wait(next proto.Time) time.Duration {
-	return time.Duration(max(next-s.config.Now(), 0)) * time.Microsecond
 }
 
 // Digest is the sum of all shards' digests, for the standing comparison with a replica's. Only for a

@@ -694,7 +694,10 @@ func TestResumedMessagesAreTheSame(t *testing.T) {
 	tb.now += proto.Minute
 	var again []Out
 	for _, o := range tb.do(Command{Kind: Attach, From: session(2), ID: 1, Account: ada, Epoch: 1})[1:] {
-		o.To = 0
+		if !o.Again {
+			t.Errorf("it is not said that this was said before: %+v", o)
+		}
+		o.To, o.Again = 0, false
 		again = append(again, o)
 	}
 	if len(first) != 4 || !reflect.DeepEqual(again, first) {

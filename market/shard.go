@@ -14,7 +14,7 @@ import (
 //	                                 ├─▶ letters to other shards, after the records they tell of
 //	                                 └─▶ batch ─▶ unsaid ─▶ Deliver, once durable
 //
-// Owner of every field but inbox and delivered: the goroutine in run.
+// Owner of every field but inbox, delivered, told and shown: the goroutine in run.
 type Shard struct {
 	book
 	market *Market
@@ -44,6 +44,9 @@ type Shard struct {
 	idle     []*live   // of accounts that needed one for a moment
 	commands []Command // spare slices for the inbox
 	incoming []letter
+
+	meters Meters
+	shown  metersShown // a copy
 
 	delivered atomic.Uint64 // batches; anybody may read it
 	told      atomic.Uint64 // what this shard has to tell of records up to here, it has told or posted; read by all
@@ -80,6 +83,9 @@ func (s *Shard) turn(now proto.Time) (next proto.Time) {
 	var seen proto.Seq
 	s.commands, s.incoming, seen = s.inbox.swap(s.commands, s.incoming)
 	s.seen = max(s.seen, seen)
+	if len(s.commands) > 0 {
+		s.meters.Commands.Add(uint64(len(s.commands)))
+	}
 	for i := range s.incoming {
 		s.open(&s.incoming[i])
 	}
@@ -94,6 +100,7 @@ func (s *Shard) turn(now proto.Time) (next proto.Time) {
 	s.post()
 	s.through = min(others, s.tellsNoMore())
 	s.speak()
+	s.show()
 	if next = s.spoke + beat; len(s.agenda) > 0 {
 		next = min(next, s.agenda[0].at)
 	}
@@ -239,6 +246,9 @@ func (s *Shard) speak() {
 	for _, p := range s.unsaid {
 		if p.need > durable {
 			break
+		}
+		if len(p.batch.Outs) > 0 {
+			s.meters.Released.AddTime(int64(s.now - p.batch.Now))
 		}
 		s.config.Deliver(p.batch)
 		s.delivered.Add(1)

@@ -174,11 +174,15 @@ func (s *Store) commit(errands []errand) error {
 	took := time.Since(began)
 	c := &s.counters
 	c.commits.Add(1)
-	c.records.Add(s.taken - c.synced.Load())
+	records := s.taken - c.synced.Load()
+	c.records.Add(records)
 	c.journal.Add(int64(len(s.blocks)))
 	c.lastCommit.Store(int64(took))
 	c.allCommits.Add(int64(took))
 	c.synced.Store(s.taken)
+	if s.opts.Committed != nil {
+		s.opts.Committed(took, records)
+	}
 	s.batch = reuse(s.batch)
 	s.blocks = reuse(s.blocks)
 	return nil

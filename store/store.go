@@ -54,6 +54,10 @@ type Options struct {
 
 	Log *slog.Logger // nil means slog.Default()
 
+	// Committed is called after each transaction, on the committer goroutine: how long it took, its sync included, and how many
+	// records were in it. Nil means nobody wants to know.
+	Committed func(took time.Duration, records uint64)
+
 	// Fatal is called once, on the committer goroutine, when a write or a sync
 	// or the follower failed: memory is now ahead of the disk, and nothing is
 	// acknowledged any more. It must not call Close. Nil means log and panic.
