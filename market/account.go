@@ -284,7 +284,7 @@ func (a *account) refusal(asked *refusedStake) proto.Refusal {
 func (s *Shard) repeated(asked *refusedStake, a *account) bool {
 	if t := a.requested(asked.request); t != nil {
 		if !asked.sell && t.on == newPlace(asked.pool, asked.outcome) && t.amount == asked.amount {
-			s.receipt(a, t, asked.arrived)
+			s.receipt(a, t, asked.arrived, 0)
 		} else {
 			s.refuseStake(a, asked, proto.RefusedRequestReused)
 		}
@@ -380,7 +380,7 @@ func (s *Shard) tellVerdict(a *account, h *hold, l *letter) {
 		a.pay(t)
 	}
 	for range 1 + h.repeats {
-		s.receipt(a, &t, h.arrived)
+		s.receipt(a, &t, h.arrived, l.locked)
 	}
 }
 
@@ -411,9 +411,9 @@ func (s *Shard) askNext(a *account, in proto.PoolID) {
 }
 
 // receipt tells the account that its prediction stands.
-func (s *Shard) receipt(a *account, t *ticket, arrived proto.Time) {
+func (s *Shard) receipt(a *account, t *ticket, arrived, locks proto.Time) {
 	p := private{kind: privateReceipt, id: t.request, prediction: t.seq, pool: t.on.pool(), outcome: t.on.outcome(),
-		amount: t.amount, lag: lag(s.now, arrived)}
+		amount: t.amount, lag: lag(s.now, arrived), locks: locks}
 	if h := a.holding(t.seq); h != nil {
 		p.value = int64(h.bought)
 	}

@@ -19,13 +19,13 @@ func (j *discard) Append(_ []byte, n int) uint64 {
 	return first
 }
 
-// The way of a stake through the market: two shards' turns, a record, a receipt. Time per stake.
+// The way of a stake through the market, with every guardrail on: two shards' turns, a record, a receipt. Time per stake.
 func BenchmarkStake(b *testing.B) {
 	for _, shards := range []int{1, 2} {
 		b.Run(map[int]string{1: "one shard", 2: "two shards"}[shards], func(b *testing.B) {
 			journal := &discard{}
 			receipts := 0
-			m, err := New(Config{Shards: shards, Journal: journal, Now: func() proto.Time { return start },
+			m, err := New(Config{Shards: shards, StakesPerSecond: 10, Journal: journal, Now: func() proto.Time { return start },
 				Deliver: func(batch *Batch) { receipts += len(batch.Outs) }}, NewReplica())
 			if err != nil {
 				b.Fatal(err)
@@ -47,7 +47,9 @@ func BenchmarkStake(b *testing.B) {
 			}
 			turns()
 			fresh := func(round int) proto.PoolID {
-				m.Submit(&Command{Kind: OpenPool, Game: game, Args: &proto.PoolOpening{Question: "?", Labels: []string{"a", "b"}}})
+				const end = start + 24*365*proto.Hour // no pool locks here, and all of its time is its last
+				m.Submit(&Command{Kind: OpenPool, Game: game, Args: &proto.PoolOpening{Question: "?", Labels: []string{"a", "b"}, LocksAt: end,
+					StakeMin: 1, StakeMax: 1 << 40, Rules: proto.Rules{AccountMax: 1 << 50, LateSpan: end - start, LateMax: 1 << 50}}})
 				turns()
 				return proto.NewPoolID(game, uint32(round))
 			}
@@ -65,7 +67,8 @@ func BenchmarkStake(b *testing.B) {
 					b.StartTimer()
 				}
 				request++
-				m.Submit(&Command{Kind: Stake, From: session(i % players), Account: proto.AccountID(1 + i%players), ID: request, Pool: pool, Outcome: proto.Outcome(i % 2), Amount: 5})
+				m.Submit(&Command{Kind: Stake, From: session(i % players), Account: proto.AccountID(1 + i%players), ID: request, Pool: pool, Outcome: proto.Outcome(i % 2), Amount: 5,
+					Arrived: start + proto.Time(i)*proto.Millisecond})
 				if i%64 == 63 {
 					turns()
 				}

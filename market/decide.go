@@ -15,7 +15,7 @@ func (s *Shard) decide(l *letter) {
 	}
 	p := s.pool(l.pool)
 	verdict := letter{kind: letterVerdict, account: l.account, request: l.request, refusal: p.refusal(l, s.seen)}
-	if verdict.refusal == proto.RefusedPoolLocked {
+	if verdict.refusal == proto.Accepted || verdict.refusal == proto.RefusedPoolLocked {
 		verdict.locked = p.lockTime()
 	}
 	if verdict.refusal == proto.Accepted {

@@ -331,3 +331,17 @@ func TestHearingAtTheEnd(t *testing.T) {
 		t.Error("a hearing is left")
 	}
 }
+
+// A receipt says when the request arrived and when the pool locks, if it is to lock at a time.
+func TestReceiptsNameTheLock(t *testing.T) {
+	tb := newTable(t, 2)
+	ada := tb.player(1, 1000)
+	g := tb.game()
+	timed, untimed := tb.pool(g, proto.PoolOpening{LocksAt: tb.now + proto.Minute}), tb.pool(g, proto.PoolOpening{})
+	if r := tb.accept(1, ada, 2, timed, 0, 10); r.Arrived != tb.now || r.LocksAt != tb.now+proto.Minute {
+		t.Errorf("arrived %d, locks at %d; want %d and a minute later", r.Arrived, r.LocksAt, tb.now)
+	}
+	if r := tb.accept(1, ada, 3, untimed, 0, 10); r.LocksAt != 0 {
+		t.Errorf("a pool that an event locks has the lock time %d", r.LocksAt)
+	}
+}

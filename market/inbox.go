@@ -58,7 +58,7 @@ type letter struct {
 	limit   int64        // the least that is agreed to
 	payout  proto.Amount
 	arrived proto.Time
-	locked  proto.Time   // the lock time by which a stake came too late
+	locked  proto.Time   // the lock time by which a stake was judged
 	staked  proto.Amount // what the account has in this pool already
 	backs   uint64       // the outcomes that it backs there, a bit each
 	selling *selling

@@ -20,6 +20,7 @@ type private struct {
 	amount     proto.Amount // staked, or the change of the balance
 	balance    proto.Amount // afterwards, free to stake
 	value      int64        // shares of a receipt, the lock time of a refusal, what a payout brings, or a question's state
+	locks      proto.Time   // of a receipt: when its pool does, or did
 	since      proto.Seq    // nothing told later is about records up to here
 }
 
@@ -89,7 +90,7 @@ func (s *Shard) say(to Session, n uint64, p *private) {
 	case privateReceipt:
 		o.Kind = OutReceipt
 		o.Receipt = proto.Receipt{ID: p.id, T: p.t, N: n, Prediction: p.prediction, Pool: p.pool, Outcome: p.outcome, Amount: p.amount,
-			Shares: proto.Shares(p.value), Balance: p.balance, Since: p.since, Arrived: p.t - proto.Time(p.lag), Durability: s.config.Durability}
+			Shares: proto.Shares(p.value), Balance: p.balance, Since: p.since, Arrived: p.t - proto.Time(p.lag), LocksAt: p.locks, Durability: s.config.Durability}
 	case privateSold:
 		o.Message = &proto.Sold{ID: p.id, T: p.t, N: n, Sale: p.prediction, Pool: p.pool, Outcome: p.outcome, Shares: proto.Shares(p.value),
 			Amount: p.amount, Balance: p.balance, Since: p.since, Arrived: p.t - proto.Time(p.lag), Durability: s.config.Durability}

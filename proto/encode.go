@@ -364,6 +364,9 @@ func (m *Receipt) append(w writer) writer {
 	}
 	w = num(w.key(`,"balance":`), m.Balance)
 	w = num(w.key(`,"arrived":`), m.Arrived)
+	if m.LocksAt != 0 {
+		w = num(w.key(`,"locks_at":`), m.LocksAt)
+	}
 	w = text(w.key(`,"durability":`), m.Durability)
 	return since(w, m.Since).end(0)
 }

@@ -138,7 +138,10 @@ type (
 		Shares     Shares    `json:"shares,omitempty"` // bought, in a dynamic pool
 		Balance    Amount    `json:"balance"`          // now, free to stake
 		Arrived    Time      `json:"arrived"`          // when the request reached the host
-		Durability string    `json:"durability"`
+		// LocksAt is when the pool locks, or has locked: what arrives later does not count. 0: an event or an operator will lock it; and
+		// in the answer to a request that is sent again.
+		LocksAt    Time   `json:"locks_at,omitempty"`
+		Durability string `json:"durability"`
 		// Since ends every private message that comes from a record: of records up to there nothing is left to be told to this
 		// account. A client that was away says it to get what it has missed.
 		Since Seq `json:"since,omitempty"`

@@ -33,7 +33,7 @@ var said = []Message{
 	&Left{ID: 1, T: 2, Game: 3},
 	&Pools{ID: 1, T: 2, Game: 3, Seq: 9, Pools: []Pool{somePool, fullPool}},
 	&Receipt{ID: 4, T: 5, N: 1, Prediction: 90210, Pool: somePool.Pool, Outcome: 2, Amount: 250, Balance: 750, Arrived: 4, Durability: "always"},
-	&Receipt{ID: 4, Amount: 250, Shares: 2500000, Durability: "always"},
+	&Receipt{ID: 4, Amount: 250, Shares: 2500000, LocksAt: 6, Durability: "always"},
 	&Sold{ID: 4, T: 5, N: 1, Sale: 90312, Pool: somePool.Pool, Outcome: 2, Shares: SharesMax, Amount: 250, Balance: 750, Arrived: 4, Durability: "always"},
 	&Quote{ID: 4, T: 5, Pool: somePool.Pool, Outcome: 2, Amount: 50, Shares: 45773797, Payout: 78, Multiplier: 1470, Price: 1166190, Probability: 680000, Counts: 9},
 	&Quote{ID: 4, Multiplier: 1470},
