@@ -287,6 +287,15 @@ func (c *Sweep) Run(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	bound := 0
+	for _, r := range sweep.Reports {
+		if r.Generator.Bottleneck {
+			bound++
+		}
+	}
+	if bound > 0 {
+		fmt.Fprintf(os.Stderr, "in %d of the %d best runs the generator was the bottleneck: the server can do more than the points say\n", bound, len(sweep.Reports))
+	}
 	if c.CSV != "" {
 		if err := writeTo(c.CSV, points.WriteCSV); err != nil {
 			return err
