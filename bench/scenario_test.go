@@ -243,7 +243,7 @@ func TestPlayersDoOtherThings(t *testing.T) {
 		t.Fatal(err)
 	}
 	d, s := report.Deeds, report.Stakes
-	if err := report.Failed(); err != nil || d.Answered != d.Planned || d.Planned < s.Planned || s.Receipts == 0 || report.Latency.Reply.Count != int64(d.Answered) {
+	if err := report.Failed(); err != nil || d.Answered != d.Planned || d.Planned < s.Sent || s.Receipts == 0 || report.Latency.Reply.Count != int64(d.Answered) {
 		t.Errorf("%+v, %+v, %v", d, s, err)
 	}
 }
