@@ -6,7 +6,14 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
+
+	"tote/server/bench"
+	"tote/server/proto"
 )
 
 // knock sends an opening handshake with more lines, and returns the status of the answer. The connection stays until the test ends.
@@ -38,4 +45,50 @@ func TestDoorFlags(t *testing.T) {
 		}
 	}
 	s.stop()
+}
+
+// said runs the binary, and returns what it prints.
+func said(t *testing.T, arguments ...string) string {
+	t.Helper()
+	out, err := exec.Command(binary, arguments...).Output()
+	if err != nil {
+		t.Fatalf("%v: %v", arguments, err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// refused expects the answer to a request.
+func refused(t *testing.T, c *bench.Client, r proto.Request, want proto.Refusal) {
+	t.Helper()
+	if got := ask[*proto.Refused](t, c, r).Reason; got != want {
+		t.Errorf("%s is refused as %s, want %s", r.AppendJSON(nil), got.Code(), want.Code())
+	}
+}
+
+// A token that the command line mints is good with a server that has its key, for what it says.
+func TestMintedTokens(t *testing.T) {
+	for _, algorithm := range []string{"EdDSA", "RS256"} {
+		t.Run(algorithm, func(t *testing.T) {
+			dir := t.TempDir()
+			private, set := filepath.Join(dir, "dev.pem"), filepath.Join(dir, "keys.json")
+			if err := os.WriteFile(set, []byte(said(t, "token", "key", private, "--algorithm", algorithm)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s := start(t, t.TempDir(), "--keys", set, "--token-audience", "tote")
+			account := must(s.desk.OpenAccount(t.Context(), proto.AccountOpening{Name: "Ada", Deposit: 1000}))(t)
+			of := fmt.Sprint(account.Account)
+			s.hello(account.Token)
+			s.hello(said(t, "token", "mint", of, "--key", private, "--audience", "tote"))
+			viewer := s.hello(said(t, "token", "mint", of, "--key", private, "--audience", "tote", "--role", "viewer", "--game", "3"))
+			refused(t, viewer, proto.Request{Type: proto.RequestJoin, Game: 4}, proto.RefusedGameBarred)
+			refused(t, viewer, proto.Request{Type: proto.RequestStake, Pool: proto.NewPoolID(3, 1), Amount: 1}, proto.RefusedViewer)
+			stranger := must(bench.Dial(t.Context(), s.players))(t)
+			defer stranger.Close()
+			for _, wrong := range [][]string{{}, {"--audience", "tote", "--for=-1h"}, {"--audience", "tote", "--role", "admin"}} {
+				token := said(t, append([]string{"token", "mint", of, "--key", private}, wrong...)...)
+				refused(t, stranger, proto.Request{Type: proto.RequestHello, Token: token}, proto.RefusedTokenInvalid)
+			}
+			s.stop()
+		})
+	}
 }

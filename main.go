@@ -36,6 +36,7 @@ import (
 	"tote/server/engine/admin/insight"
 	"tote/server/engine/ctl"
 	"tote/server/engine/feed"
+	"tote/server/engine/identity"
 	"tote/server/engine/page"
 	"tote/server/market"
 	"tote/server/market/football"
@@ -59,8 +60,9 @@ type cli struct {
 		Smoke smoke `cmd:"" help:"Load a server of its own with many players on one game, and audit it."`
 		benchcommand.Bench
 	} `cmd:"" help:"Measure."`
-	Tune  command.Command `cmd:"" help:"Make the host ready for many connections."`
-	Audit audit           `cmd:"" help:"Check a stopped server's data: every checksum, every sum, every stake."`
+	Tune  command.Command  `cmd:"" help:"Make the host ready for many connections."`
+	Token identity.Command `cmd:"" help:"Sign players' tokens as an identity provider does, for development."`
+	Audit audit            `cmd:"" help:"Check a stopped server's data: every checksum, every sum, every stake."`
 }
 
 func main() {
@@ -107,6 +109,9 @@ type serve struct {
 	LockMemory      bool           `help:"Keep all memory of the process in RAM, and take the heap in large pieces as it grows (mlockall)."`
 	Heartbeat       time.Duration  `help:"Longest silence in a game; 0: the default of 5s."`
 	MessageMax      int            `help:"Longest message of a client, in bytes; 0: the default of 16 KiB."`
+	Keys            string         `help:"Key set of who else signs players' tokens (HS256, RS256, EdDSA): a file, or the https address of an identity provider. It is read again every 5 minutes, and when a key is unknown." placeholder:"FILE|URL"`
+	TokenIssuer     string         `help:"That their tokens must name (iss)." placeholder:"NAME"`
+	TokenAudience   string         `help:"That their tokens must be for (aud)." placeholder:"NAME"`
 	Origin          []string       `help:"Origin of pages that may connect, as in https://tote.example; may be repeated. None: pages from anywhere." placeholder:"ORIGIN"`
 	ProxyHeader     []netip.Prefix `help:"Network of proxies that send a PROXY protocol header (version 2), as in 10.1.0.0/24; connections from there without one are refused." placeholder:"NETWORK"`
 	ProxyForwarded  []netip.Prefix `help:"Network of proxies whose X-Forwarded-For is believed." placeholder:"NETWORK"`
@@ -197,6 +202,12 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger) error {
 		defer operators.Close()
 	}
 
+	provider, endKeys, err := c.provider(ctx, log)
+	if err != nil {
+		return errors.Join(err, kept.Close())
+	}
+	defer endKeys()
+
 	var players *engine.Engine
 	var desk *admin.Desk
 	m, err := market.New(market.Config{
@@ -214,7 +225,7 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger) error {
 	}
 	players, err = engine.New(engine.Config{
 		Listen: c.Listen, Listener: supervisor.Listener(systemd.Players), Loops: c.Loops, Secret: secret, GuestCredits: c.GuestCredits, Page: page.Handler(), Broadcast: c.Broadcast, Log: log, Now: now,
-		Origins: c.Origin, Proxies: engine.Proxies{Header: c.ProxyHeader, Forwarded: c.ProxyForwarded},
+		Provider: provider, Origins: c.Origin, Proxies: engine.Proxies{Header: c.ProxyHeader, Forwarded: c.ProxyForwarded},
 		Limits: engine.Limits{Connections: c.Connections, PerAddress: c.PerAddress, Handshakes: c.Handshakes, IdleTime: c.Idle, Heartbeat: c.Heartbeat,
 			MessageBytes: c.MessageMax},
 	}, m)
@@ -256,6 +267,21 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger) error {
 	}
 	log.Info("stopped", "record", replica.Seq(), "error", err)
 	return err
+}
+
+// provider opens the keys of who else signs tokens, and keeps them fresh until the returned function is called.
+func (c *serve) provider(ctx context.Context, log *slog.Logger) (p engine.Provider, end func(), err error) {
+	if c.Keys == "" {
+		return p, func() {}, nil
+	}
+	keys, err := identity.Open(ctx, identity.Config{Source: c.Keys, Cache: filepath.Join(c.Data, "keys.json"), Log: log})
+	if err != nil {
+		return p, nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var looking sync.WaitGroup
+	looking.Go(func() { keys.Run(ctx) })
+	return engine.Provider{Keys: keys, Issuer: c.TokenIssuer, Audience: c.TokenAudience}, func() { cancel(); looking.Wait() }, nil
 }
 
 // supervise tells systemd that we serve, that we move on, and, when ctx has ended, that we stop.

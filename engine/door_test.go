@@ -138,10 +138,10 @@ func TestDrainTime(t *testing.T) {
 
 // A token speaks for its account, and only with our signature.
 func TestToken(t *testing.T) {
-	tokens := newTokens(secret)
+	tokens := newTokens(secret, Provider{})
 	good := tokens.sign(12)
-	if got := tokens.read(good); got != 12 {
-		t.Fatalf("our own token speaks for %d", got)
+	if got, refusal := tokens.read(good); got.account != 12 || got.reach != nil || refusal != proto.Accepted {
+		t.Fatalf("our own token speaks for %v, %v", got, refusal)
 	}
 	claims := jwt.RegisteredClaims{Subject: "12"}
 	sign := func(method jwt.SigningMethod, key any, claims jwt.Claims) string {
@@ -165,8 +165,8 @@ func TestToken(t *testing.T) {
 		{"account -1", sign(jwt.SigningMethodHS256, secret, jwt.RegisteredClaims{Subject: "-1"})},
 		{"account 2^53", sign(jwt.SigningMethodHS256, secret, jwt.RegisteredClaims{Subject: "9007199254740992"})},
 	} {
-		if got := tokens.read(row.token); got != 0 {
-			t.Errorf("%s: the token speaks for %d", row.name, got)
+		if got, refusal := tokens.read(row.token); got.account != 0 || refusal != proto.RefusedTokenInvalid {
+			t.Errorf("%s: the token speaks for %v, %v", row.name, got, refusal)
 		}
 	}
 }
@@ -262,7 +262,7 @@ func TestDescriptorsGone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &Engine{tokens: newTokens(secret)}
+	e := &Engine{tokens: newTokens(secret, Provider{})}
 	knock := func() *client { return dialAddress(t, address.String()) }
 	var inside, crowd []*client
 	for range 10 {

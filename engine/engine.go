@@ -79,6 +79,7 @@ type Config struct {
 	Secret       []byte            // signs tokens; 16 bytes at least
 	GuestCredits proto.Amount      // what a guest begins with; 0: no guests
 	Deflate      int               // level of permessage-deflate, 1 to 9; 0: deflateLevel; below 0: it is not negotiated
+	Provider     Provider          // who else signs tokens; nobody
 	Origins      []string          // of pages that may connect, as in "https://tote.example"; none: of all
 	Proxies      Proxies           // who is believed about where clients come from; none: nobody
 	Page         http.Handler      // answers HTTP requests but for /ws, on a loop, so it must not wait. nil: 404
@@ -90,10 +91,11 @@ type Config struct {
 
 // Engine is the server's face to its clients.
 type Engine struct {
-	config Config
-	limits Limits
-	market Market
-	tokens tokens
+	config  Config
+	limits  Limits
+	market  Market
+	tokens  tokens
+	vetting vetting
 
 	listener *net.TCPListener
 	client   *gnet.Client
@@ -149,7 +151,7 @@ func New(c Config, m Market) (*Engine, error) {
 		c.Now = func() proto.Time { return proto.Time(time.Now().UnixMicro()) }
 	}
 	e := &Engine{
-		config: c, limits: limits, market: m, tokens: newTokens(c.Secret),
+		config: c, limits: limits, market: m, tokens: newTokens(c.Secret, c.Provider),
 		start: time.Now(), present: map[proto.GameID]*attendance{},
 	}
 	e.jiffy = jiffy()
@@ -158,6 +160,9 @@ func New(c Config, m Market) (*Engine, error) {
 	e.door.open(limits)
 	if e.listener, err = listen(c.Listen, c.Listener); err != nil {
 		return nil, fmt.Errorf("make an engine: %w", err)
+	}
+	if c.Provider.Keys != nil {
+		e.vetting.start(&e.tokens)
 	}
 	if err := e.startLoops(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start loops: %w", err), e.listener.Close())
@@ -240,6 +245,7 @@ func (e *Engine) stopLoops() error {
 		l.inbox.close()
 	}
 	errs := []error{e.client.Stop()}
+	e.vetting.stop()
 	for _, l := range e.loops {
 		l.publish() // they have ended
 		l.passed.Store(math.MaxInt64)

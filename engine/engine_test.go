@@ -466,8 +466,8 @@ func TestConversation(t *testing.T) {
 
 	ada.ask(`{"type":"hello","id":1,"guest":"Ada"}`)
 	welcome := ada.expect("welcome", 1)
-	if got := e.tokens.read(welcome.Token); got == 0 || got != welcome.Account {
-		t.Fatalf("the guest's token speaks for %d in %s", got, welcome.raw)
+	if got, _ := e.tokens.read(welcome.Token); got.account == 0 || got.account != welcome.Account {
+		t.Fatalf("the guest's token speaks for %d in %s", got.account, welcome.raw)
 	}
 	ada.ask(`{"type":"join","id":2,"game":3}`)
 	if image := ada.expect("joined", 2); image.Seq != 1 || !strings.Contains(string(image.Game), `"present":2`) {

@@ -193,6 +193,10 @@ func (l *loop) read(s *session, in []byte) {
 	case handshaking:
 		l.handshake(s, in)
 	case open:
+		if s.vetting {
+			l.hold(s, in)
+			break
+		}
 		l.frames(s, in)
 	}
 	l.flush()
@@ -281,7 +285,7 @@ func (l *loop) answerRefused(s *session, m *proto.Refused) {
 		return // of an image that reimage asked for: the game is over
 	}
 	if m.ID == s.hello {
-		s.account, s.hello = 0, 0 // another hello may follow
+		s.account, s.hello, s.reach = 0, 0, nil // another hello may follow
 	}
 	l.tellRefused(s, m)
 }

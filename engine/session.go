@@ -7,6 +7,7 @@ import (
 	"github.com/panjf2000/gnet/v2"
 	"github.com/valyala/bytebufferpool"
 
+	"tote/server/engine/identity"
 	"tote/server/market"
 	"tote/server/proto"
 )
@@ -28,9 +29,10 @@ type session struct {
 
 	account proto.AccountID // 0: nobody yet
 	hello   proto.RequestID // of a hello that the market has not answered; 0: none
+	reach   *identity.Reach // of the token; nil: all
 	player  string          // name of the account, which the market keeps anyway
 
-	head    *bytebufferpool.ByteBuffer // of an HTTP request that is not whole
+	head    *bytebufferpool.ByteBuffer // of an HTTP request that is not whole; afterwards: see vetting
 	parser  *parser                    // of frames that are not whole
 	pending *bytebufferpool.ByteBuffer // written at the end of the turn; not nil: the session is in loop.dirty
 	games   []membership
@@ -41,6 +43,7 @@ type session struct {
 	state          state
 	variant        variant // of the messages that it gets; counted in Engine.users
 	window         uint8   // bits of what the client can inflate; 0: nothing
+	vetting        bool    // the token of a hello is being read: what follows waits in head
 	owes           owed    // what the proxy has to say before anything else counts
 	guest          bool    // the account was opened by this session
 	pinged         bool    // since the last byte heard
@@ -85,7 +88,7 @@ func (l *loop) frames(s *session, in []byte) {
 	}
 	l.kit.tick = l.tick
 	p.kinds, p.deflates = l.kinds[s.variant.codec()], s.variant.deflates()
-	for len(in) > 0 && s.state == open {
+	for len(in) > 0 && s.state == open && !s.vetting {
 		var e event
 		var payload []byte
 		e, payload, in = p.next(in)
@@ -106,6 +109,9 @@ func (l *loop) frames(s *session, in []byte) {
 		}
 	}
 	l.keep(s, p)
+	if s.vetting && len(in) > 0 {
+		l.hold(s, in)
+	}
 }
 
 // floods counts the frames that have begun, and closes where they are too many for one second: an empty
@@ -162,8 +168,13 @@ func (l *loop) requested(s *session, message []byte) {
 	if refusal == proto.Accepted {
 		return
 	}
-	l.refuse(s, r.ID, refusal)
-	if refusal != proto.RefusedMalformed {
+	l.refuseRequest(s, r.ID, refusal)
+}
+
+// refuseRequest refuses, and closes who goes on sending what nobody sends by mistake.
+func (l *loop) refuseRequest(s *session, id proto.RequestID, refusal proto.Refusal) {
+	l.refuse(s, id, refusal)
+	if refusal != proto.RefusedMalformed && refusal != proto.RefusedTokenInvalid {
 		return
 	}
 	if s.malformed++; int(s.malformed) >= l.engine.limits.Malformed {
@@ -179,7 +190,7 @@ func (l *loop) permitted(s *session, r *proto.Request) proto.Refusal {
 	if s.account == 0 && r.Type != proto.RequestHello && r.Type != proto.RequestTime {
 		return proto.RefusedHelloMissing
 	}
-	return proto.Accepted
+	return s.reach.Permits(r)
 }
 
 func (l *loop) carryOut(s *session, r *proto.Request) proto.Refusal {
@@ -253,30 +264,41 @@ func (l *loop) submit(s *session, r *proto.Request, kind market.CommandKind) pro
 	return proto.Accepted
 }
 
-// greet binds the session to an account. It is bound at once, so that requests may follow hello without waiting
-// for welcome: the account's shard gets them in this order.
+// greet finds out who speaks.
 func (l *loop) greet(s *session, r *proto.Request) proto.Refusal {
 	if s.account != 0 {
 		return proto.RefusedHelloAgain
 	}
-	c := market.Command{Kind: market.Attach, From: s.name(), ID: r.ID, Arrived: l.arrived, Epoch: r.Epoch, N: r.N, Since: r.Since}
-	switch credits := l.engine.config.GuestCredits; {
+	switch {
 	case r.Token != "":
-		if c.Account = l.engine.tokens.read(r.Token); c.Account == 0 {
-			return proto.RefusedTokenInvalid
+		g, refusal := l.engine.tokens.read(r.Token)
+		if refusal != proto.Accepted && l.engine.tokens.keys != nil {
+			return l.vet(s, r)
 		}
+		if refusal != proto.Accepted {
+			return refusal
+		}
+		return l.attach(s, r, g)
 	case r.Guest == "":
 		return proto.RefusedTokenInvalid
-	case credits == 0:
+	case l.engine.config.GuestCredits == 0:
 		return proto.RefusedGuests
-	default:
+	}
+	return l.attach(s, r, grant{})
+}
+
+// attach binds the session to the account that a token is good for, or to a guest's new one. It is bound at once, so that requests
+// may follow hello without waiting for welcome: the account's shard gets them in this order.
+func (l *loop) attach(s *session, r *proto.Request, g grant) proto.Refusal {
+	c := market.Command{Kind: market.Attach, From: s.name(), ID: r.ID, Account: g.account, Arrived: l.arrived, Epoch: r.Epoch, N: r.N, Since: r.Since}
+	if g.account == 0 {
 		c.Kind, c.Attach, c.Account = market.OpenAccount, true, l.engine.market.NextAccount()
-		c.Args = &proto.AccountOpening{Name: r.Guest, Deposit: credits}
+		c.Args = &proto.AccountOpening{Name: r.Guest, Deposit: l.engine.config.GuestCredits}
 	}
 	if !l.engine.market.Submit(&c) {
 		return proto.RefusedBusy
 	}
-	s.account, s.hello, s.guest = c.Account, r.ID, c.Kind == market.OpenAccount
+	s.account, s.hello, s.guest, s.reach = c.Account, r.ID, c.Kind == market.OpenAccount, g.reach
 	l.wheel.set(s, s.heard+l.pingAfter(s))
 	return proto.Accepted
 }

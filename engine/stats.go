@@ -25,6 +25,7 @@ type Counts struct {
 	FramesIn          uint64
 	FramesOut         uint64
 	Requests          uint64
+	Vetted            uint64 // tokens that were given to vetting
 	Restamped         uint64 // reads for whose arrival the kernel was asked
 	Inflated          uint64 // compressed messages of clients
 	Bombs             uint64 // compressed messages that would have become longer than Limits.MessageBytes
@@ -155,6 +156,7 @@ func (c *Counts) add(o *Counts) {
 	c.FramesIn += o.FramesIn
 	c.FramesOut += o.FramesOut
 	c.Requests += o.Requests
+	c.Vetted += o.Vetted
 	c.Restamped += o.Restamped
 	c.HandshakesLate += o.HandshakesLate
 	c.HandshakesLong += o.HandshakesLong

@@ -15,6 +15,8 @@ const (
 	RefusedHelloAgain
 	RefusedTokenInvalid
 	RefusedGuests
+	RefusedViewer
+	RefusedGameBarred
 	RefusedBusy
 	RefusedGameNotJoined
 	RefusedJoinsMany
@@ -111,6 +113,8 @@ var refusalTable = [refusals]struct{ code, reason string }{
 	RefusedHelloAgain:       {"hello_again", "this connection has said hello already; open another one for another account"},
 	RefusedTokenInvalid:     {"token_invalid", "the token is not valid here or has expired; ask for a new one"},
 	RefusedGuests:           {"guests_refused", "this server takes no guests; say hello with a token"},
+	RefusedViewer:           {"viewer", "your token lets you watch, and nothing else"},
+	RefusedGameBarred:       {"game_barred", "your token is not for this game"},
 	RefusedBusy:             {"busy", "the server is busy; send the request again in a second"},
 	RefusedGameNotJoined:    {"game_not_joined", "you are not in this game; join it first"},
 	RefusedJoinsMany:        {"joins_many", "you are in too many games; leave one first"},

@@ -99,6 +99,7 @@ func (from Sources) engine(show sink) {
 	show.number("received_frames_total", "Frames from clients.", float64(s.FramesIn))
 	show.number("sent_frames_total", "Frames to clients.", float64(s.FramesOut))
 	show.number("requests_total", "Requests read.", float64(s.Requests))
+	show.number("tokens_vetted_total", "Tokens whose signature was checked off the loops.", float64(s.Vetted))
 	show.number("restamped_total", "Reads after a loop was away, for whose arrival the kernel was asked.", float64(s.Restamped))
 	show.number("broadcasts_total", "Broadcasts distributed, per loop.", float64(s.Broadcasts))
 	show.number("broadcasts_delivered_total", "Broadcasts times their subscribers.", float64(s.Delivered))
