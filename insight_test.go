@@ -1,10 +1,19 @@
 package main
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"go.yaml.in/yaml/v3"
 
 	"tote/server/proto"
 )
@@ -80,4 +89,87 @@ func TestMetricsHoldWhatClientsDid(t *testing.T) {
 	}
 	s.stop()
 	s.audited()
+}
+
+// The dashboard and the alerts ask for metrics that there are, and the runbook has each alert.
+func TestDashboardAndAlertsFit(t *testing.T) {
+	s := start(t, t.TempDir())
+	c, _ := s.dial("Ada", 1000)
+	ask[*proto.Refused](t, c, proto.Request{Type: proto.RequestStake, ID: 1, Pool: 12345, Amount: 10})
+	if err := c.SendText(bytes.Repeat([]byte("x"), 1<<20)); err != nil { // closed with 1009
+		t.Fatal(err)
+	}
+	for _, err := c.Receive(); err == nil; _, err = c.Receive() {
+	}
+	alerts := must(exec.Command(binary, "ctl", "alerts").Output())(t)
+	board := must(exec.Command(binary, "ctl", "dashboard").Output())(t)
+	if !json.Valid(board) {
+		t.Error("the dashboard is no JSON")
+	}
+	name := regexp.MustCompile(`\b(server|process|go)_[a-z0-9_]+`)
+	missing := ""
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		there := map[string]bool{}
+		for metric := range s.metrics() {
+			there[name.FindString(metric)] = true
+		}
+		missing = ""
+		for _, asked := range name.FindAllString(string(alerts)+string(board), -1) {
+			if !there[asked] {
+				missing += " " + asked
+			}
+		}
+		if missing == "" {
+			break
+		}
+	}
+	if missing != "" {
+		t.Errorf("nobody shows%s", missing)
+	}
+	var rules struct {
+		Groups []struct {
+			Rules []struct{ Alert, Expr string }
+		}
+	}
+	if err := yaml.Unmarshal(alerts, &rules); err != nil || len(rules.Groups) != 1 || len(rules.Groups[0].Rules) < 10 {
+		t.Fatalf("%+v, %v", rules, err)
+	}
+	runbook := string(must(os.ReadFile("README.md"))(t))
+	_, runbook, _ = strings.Cut(runbook, "## When an alert fires")
+	for _, r := range rules.Groups[0].Rules {
+		if r.Expr == "" || !strings.Contains(runbook, r.Alert+" ") && !strings.Contains(runbook, r.Alert+",") {
+			t.Errorf("%q is not in the runbook, or asks nothing", r.Alert)
+		}
+	}
+}
+
+// StatsD is told of a server's stakes.
+func TestStatsDHearsStakes(t *testing.T) {
+	udp := must(net.ListenPacket("udp", "127.0.0.1:0"))(t)
+	defer udp.Close()
+	s := start(t, t.TempDir(), "--statsd", udp.LocalAddr().String(), "--metrics-every", "50ms", "--metrics-prefix", "tote.")
+	_, pools := s.game(1)
+	c, _ := s.dial("Ada", 1000)
+	const stakes = 7
+	for i := range stakes {
+		ask[*proto.Receipt](t, c, proto.Request{Type: proto.RequestStake, ID: proto.RequestID(100 + i), Pool: pools[0], Amount: 10})
+	}
+	staked := 0.0
+	for datagram := make([]byte, 1<<16); staked < stakes; {
+		if err := udp.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		n, _, err := udp.ReadFrom(datagram)
+		if err != nil {
+			t.Fatalf("StatsD has heard of %v stakes: %v", staked, err)
+		}
+		for line := range strings.SplitSeq(string(datagram[:n]), "\n") {
+			if number, ok := strings.CutPrefix(line, "tote.server_stake_answer_seconds.count:"); ok {
+				staked += must(strconv.ParseFloat(strings.TrimSuffix(number, "|c"), 64))(t)
+			}
+		}
+	}
+	if staked != stakes {
+		t.Errorf("StatsD has heard of %v stakes", staked)
+	}
 }

@@ -73,12 +73,14 @@ func main() {
 		kong.Configuration(kongtoml.Loader), kong.DefaultEnvars("SERVER"), kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
 	chosen, err := parser.Parse(os.Args[1:])
 	parser.FatalIfErrorf(err)
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: c.Log}))
+	level := new(slog.LevelVar)
+	level.Set(c.Log)
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 	slog.SetDefault(log)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	chosen.BindTo(ctx, (*context.Context)(nil))
-	err = chosen.Run(log, c.Ctl.Session(ctx, log))
+	err = chosen.Run(log, level, c.Ctl.Session(ctx, log))
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		err = nil // asked to stop, and stopped
 	}
@@ -122,6 +124,11 @@ type serve struct {
 	ChallengeFor    time.Duration  `default:"10m" help:"How long players may challenge the winner whom the asker of a question names."`
 	SnapshotAt      uint64         `help:"Records between snapshots; 0: the default of about a million."`
 
+	Statsd        string        `help:"Send metrics to this StatsD, by UDP." placeholder:"HOST:PORT"`
+	Graphite      string        `help:"Send metrics to this Graphite, in its plaintext protocol." placeholder:"HOST:PORT"`
+	MetricsPrefix string        `help:"What the names that StatsD and Graphite get begin with." placeholder:"NAME."`
+	MetricsEvery  time.Duration `default:"10s" help:"How often they get them." placeholder:"TIME"`
+
 	ForgetHistory bool `help:"Start though views.db is gone or does not reach as far as the snapshot: statements and archives of before are lost."`
 }
 
@@ -163,7 +170,7 @@ func (d durability) String() string {
 func now() proto.Time { return proto.Time(time.Now().UnixMicro()) }
 
 // Run serves until ctx ends. Data flows down this function as it does through the packages.
-func (c *serve) Run(ctx context.Context, log *slog.Logger) error {
+func (c *serve) Run(ctx context.Context, log *slog.Logger, level *slog.LevelVar) error {
 	if err := lockMemory(c.LockMemory); err != nil {
 		return err
 	}
@@ -176,6 +183,9 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger) error {
 	if operators != nil {
 		defer operators.Close()
 		c.Admin = operators.Addr().String()
+	}
+	if c.MetricsEvery <= 0 {
+		return fmt.Errorf("metrics every %v: name a time above 0", c.MetricsEvery)
 	}
 	if err := admin.Check(c.Admin, c.AdminToken); err != nil {
 		return err
@@ -234,7 +244,7 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger) error {
 	}
 	shown := insight.New(insight.Sources{Players: players.Stats, Market: m.Meters, Depths: m.Depths, Overdue: m.Overdue,
 		Journal: func() insight.Journal { return insight.Journal(kept.Stats()) }, Commits: commits, Money: replica.Totals, Data: c.Data})
-	desk = admin.New(admin.Config{Token: c.AdminToken, Mint: players.Token, Gather: shown, Log: log,
+	desk = admin.New(admin.Config{Token: c.AdminToken, Mint: players.Token, Gather: shown, Log: log, Level: level,
 		Present: players.Present, Record: c.recordings(kept), Ready: func() error { return context.Cause(ctx) }}, m)
 
 	kept.Start(replica, m.Durable, m.Viewed)
@@ -248,6 +258,12 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger) error {
 	if err := c.announce(log, players.Addr(), operators.Addr()); err != nil {
 		return errors.Join(err, kept.Close())
 	}
+	emission := insight.Emission{StatsD: c.Statsd, Graphite: c.Graphite, Prefix: c.MetricsPrefix, Every: c.MetricsEvery, Log: log}
+	emitting, silence := context.WithCancel(ctx)
+	var told sync.WaitGroup
+	told.Go(func() { emission.Emit(emitting, shown) })
+	defer told.Wait()
+	defer silence()
 	watching := supervise(ctx, log, supervisor, players, m)
 	stopDemo := func() {}
 	if c.Demo {

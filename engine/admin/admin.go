@@ -50,6 +50,7 @@ type Config struct {
 	Record  Record                       // writes a game's recording; nil: nothing is recorded
 	Gather  prometheus.Gatherer          // what /metrics shows; prometheus.DefaultGatherer
 	Log     *slog.Logger                 // slog.Default
+	Level   *slog.LevelVar               // of Log, set by PUT /log; nil: one that nobody reads
 	Timeout time.Duration                // that an answer of the market is waited for; 5 s
 }
 
@@ -108,6 +109,9 @@ func New(c Config, m Market) *Desk {
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
+	if c.Level == nil {
+		c.Level = new(slog.LevelVar)
+	}
 	if c.Timeout <= 0 {
 		c.Timeout = timeoutDefault
 	}
@@ -145,6 +149,8 @@ func (d *Desk) routes() http.Handler {
 	mux.HandleFunc("POST "+control.PathPoolWithdraw, onPool[proto.OutcomeWithdrawal](d, market.WithdrawOutcome))
 	mux.HandleFunc("POST "+control.PathPoolVoid, onPool[proto.Voiding](d, market.VoidPool))
 	mux.Handle("GET "+control.PathMetrics, promhttp.HandlerFor(d.config.Gather, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(d.config.Log.Handler(), slog.LevelError)}))
+	mux.HandleFunc("GET "+control.PathLog, d.showLog)
+	mux.HandleFunc("PUT "+control.PathLog, d.setLog)
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)

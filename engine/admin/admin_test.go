@@ -488,6 +488,32 @@ func TestHealth(t *testing.T) {
 	}
 }
 
+// The level of the log changes while the server runs, and what is no level changes nothing.
+func TestLogLevel(t *testing.T) {
+	var text bytes.Buffer
+	level := new(slog.LevelVar)
+	log := slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{Level: level}))
+	_, _, server := open(t, Config{Log: log, Level: level}, nil)
+	for _, row := range []struct {
+		method, body string
+		status       int
+		want         string
+	}{
+		{"GET", "", 200, `{"level":"INFO"}`},
+		{"PUT", `{"level":"debug"}`, 200, `{"level":"DEBUG"}`},
+		{"PUT", `{"level":"loud"}`, 400, `"code":"malformed"`},
+		{"PUT", `{}`, 200, `{"level":"DEBUG"}`},
+	} {
+		if status, body := send(t, row.method, server.URL+"/log", row.body); status != row.status || !strings.Contains(body, row.want) {
+			t.Errorf("%s %s: %d %s, want %d %s", row.method, row.body, status, body, row.status, row.want)
+		}
+	}
+	server.Close()
+	if !strings.Contains(text.String(), "level=DEBUG msg=\"admin request\"") || strings.Count(text.String(), "method=GET path=/log") != 0 {
+		t.Errorf("the log says\n%s", &text)
+	}
+}
+
 // The log has every request at debug and each failure at info, and never a token.
 func TestLog(t *testing.T) {
 	var text bytes.Buffer

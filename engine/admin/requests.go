@@ -14,6 +14,7 @@ import (
 
 	"tote/server/market"
 	"tote/server/proto"
+	"tote/server/proto/control"
 )
 
 func (d *Desk) openAccount(w http.ResponseWriter, r *http.Request) {
@@ -136,6 +137,21 @@ func (d *Desk) showGames(w http.ResponseWriter, _ *http.Request) {
 	}
 	slices.SortFunc(games.Games, func(a, b proto.Game) int { return cmp.Compare(a.Game, b.Game) })
 	reply(w, &games)
+}
+
+func (d *Desk) showLog(w http.ResponseWriter, _ *http.Request) {
+	reply(w, &control.Logging{Level: d.config.Level.Level()})
+}
+
+// setLog changes nothing where no level is given.
+func (d *Desk) setLog(w http.ResponseWriter, r *http.Request) {
+	l := control.Logging{Level: d.config.Level.Level()}
+	if !read(w, r, &l) {
+		return
+	}
+	d.config.Level.Set(l.Level)
+	d.config.Log.Warn("the log's level was set", "level", l.Level)
+	reply(w, &l)
 }
 
 // carryOut asks the market and returns its Answer. Anything else it has told the operator.

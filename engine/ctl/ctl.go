@@ -64,6 +64,10 @@ type Command struct {
 	Feed    play    `cmd:"" help:"Play a real match, event by event, at a chosen speed."`
 	Health  health  `cmd:"" help:"Ask whether the server lives and is ready."`
 	Metrics metrics `cmd:"" help:"Print the server's metrics."`
+	Log     logging `cmd:"" help:"Set or show from which level on the running server logs."`
+
+	Dashboard dashboard `cmd:"" help:"Print a dashboard for Grafana, over a Prometheus that scrapes the server."`
+	Alerts    alerts    `cmd:"" help:"Print alerts for Prometheus; README.md says what each means and what to do."`
 }
 
 // Session is what a command runs with.

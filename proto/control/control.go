@@ -29,6 +29,8 @@
 //	GET  /healthz                                         "ok" while the process answers at all
 //	GET  /readyz                                          "ok", or 503 and why not
 //	GET  /metrics                                         Prometheus' text format
+//	GET  /log                                             Logging
+//	PUT  /log                            Logging          Logging
 //
 // A server that listens beyond the host's loopback wants its bearer token with everything but /healthz and /readyz:
 //
@@ -43,6 +45,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -73,6 +76,7 @@ const (
 	PathHealth        = "/healthz"
 	PathReady         = "/readyz"
 	PathMetrics       = "/metrics"
+	PathLog           = "/log"
 )
 
 // answerMax bounds what the client reads of an answer: a game of proto.PoolsMax pools is below it.
@@ -229,6 +233,21 @@ func (c *Client) Ready(ctx context.Context) error {
 func (c *Client) Metrics(ctx context.Context) (string, error) {
 	body, err := c.do(ctx, http.MethodGet, PathMetrics, nil)
 	return string(body), err
+}
+
+// Logging says from which level on the server logs: debug, info, warn or error.
+type Logging struct {
+	Level slog.Level `json:"level"`
+}
+
+// Logging shows from which level on the server logs.
+func (c *Client) Logging(ctx context.Context) (*Logging, error) {
+	return get[Logging](ctx, c, PathLog)
+}
+
+// SetLogging has the server log from another level on, until it ends.
+func (c *Client) SetLogging(ctx context.Context, l Logging) (*Logging, error) {
+	return put[Logging](ctx, c, http.MethodPut, PathLog, l)
 }
 
 func fill[T ~uint64](path string, id T) string {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
@@ -90,6 +91,9 @@ func TestDeeds(t *testing.T) {
 			func(c *Client) (any, error) { return c.Void(ctx, 196610, "fog") }, &proto.Answer{Pool: 196610, Seq: 14}},
 		{`GET /healthz `, `ok`, func(c *Client) (any, error) { return nil, c.Health(ctx) }, nil},
 		{`GET /readyz `, `ok`, func(c *Client) (any, error) { return nil, c.Ready(ctx) }, nil},
+		{`PUT /log {"level":"DEBUG"}`, `{"level":"DEBUG"}`,
+			func(c *Client) (any, error) { return c.SetLogging(ctx, Logging{Level: slog.LevelDebug}) }, &Logging{Level: slog.LevelDebug}},
+		{`GET /log `, `{"level":"WARN"}`, func(c *Client) (any, error) { return c.Logging(ctx) }, &Logging{Level: slog.LevelWarn}},
 		{`GET /metrics `, "up 1\n", func(c *Client) (any, error) { return c.Metrics(ctx) }, "up 1\n"},
 	} {
 		t.Run(row.sent, func(t *testing.T) {
