@@ -173,3 +173,33 @@ func TestStatsDHearsStakes(t *testing.T) {
 		t.Errorf("StatsD has heard of %v stakes", staked)
 	}
 }
+
+// In a terminal, top shows the game, its players and their stakes, and gives the screen back.
+func TestTopInATerminal(t *testing.T) {
+	s := start(t, t.TempDir())
+	game, pools := s.game(1)
+	c, _ := s.dial("Ada", 1000)
+	ask[*proto.Joined](t, c, proto.Request{Type: proto.RequestJoin, ID: 1, Game: game})
+	ask[*proto.Receipt](t, c, proto.Request{Type: proto.RequestStake, ID: 2, Pool: pools[0], Amount: 10})
+	top := fmt.Sprintf("stty cols 100 rows 40; exec %s top --every 200ms --times 3 --admin %s", binary, s.desk.Base)
+	screen := string(must(exec.CommandContext(t.Context(), "script", "-qec", top, "/dev/null").Output())(t))
+	for _, want := range []string{"\x1b[?1049h", "\x1b[?1049l", "connections         1 ", "arrival to receipt", "slowest readers", "kernel   ",
+		fmt.Sprintf("%-8d %9d ", game, 1)} {
+		if !strings.Contains(screen, want) {
+			t.Errorf("the screen lacks %q:\n%s", want, screen)
+		}
+	}
+	if n := strings.Count(screen, "\x1b[H"); n != 3 {
+		t.Errorf("painted %d times", n)
+	}
+	for line := range strings.SplitSeq(screen, "\r\n") {
+		line = regexp.MustCompile("\x1b\\[[?0-9;]*[A-Za-z]").ReplaceAllString(strings.TrimRight(line, "\r"), "") // the terminal adds one
+		if len([]rune(line)) > 100 {
+			t.Errorf("a line of %d columns: %s", len([]rune(line)), line)
+		}
+	}
+	plain := string(must(exec.CommandContext(t.Context(), binary, "top", "--every", "200ms", "--times", "1", "--admin", s.desk.Base).Output())(t))
+	if strings.Contains(plain, "\x1b") || !strings.Contains(plain, "connections         1 ") {
+		t.Errorf("where there is no terminal: %q", plain)
+	}
+}

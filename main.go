@@ -56,6 +56,7 @@ type cli struct {
 
 	Serve serve       `cmd:"" help:"Serve games. With --demo: a match that plays in a loop, and simulated players."`
 	Ctl   ctl.Command `cmd:"" help:"Operate a running server."`
+	Top   ctl.Top     `cmd:"" help:"Watch a running server: rates, latencies, the hottest games, the slowest readers, the kernel."`
 	Bench struct {
 		Smoke smoke `cmd:"" help:"Load a server of its own with many players on one game, and audit it."`
 		benchcommand.Bench
@@ -245,7 +246,7 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger, level *slog.LevelVar)
 	shown := insight.New(insight.Sources{Players: players.Stats, Market: m.Meters, Depths: m.Depths, Overdue: m.Overdue,
 		Journal: func() insight.Journal { return insight.Journal(kept.Stats()) }, Commits: commits, Money: replica.Totals, Data: c.Data})
 	desk = admin.New(admin.Config{Token: c.AdminToken, Mint: players.Token, Gather: shown, Log: log, Level: level,
-		Present: players.Present, Record: c.recordings(kept), Ready: func() error { return context.Cause(ctx) }}, m)
+		Present: players.Present, Slowest: players.Slowest, Record: c.recordings(kept), Ready: func() error { return context.Cause(ctx) }}, m)
 
 	kept.Start(replica, m.Durable, m.Viewed)
 	m.Start()

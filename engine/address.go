@@ -38,6 +38,22 @@ func homeOf(a netip.Addr) home {
 	return homeNone
 }
 
+// String is the address, or of IPv6 the network.
+func (h home) String() string {
+	if h == 0 {
+		return "unknown"
+	}
+	if h < homeNone {
+		return netip.AddrFrom4([4]byte{byte(h >> 24), byte(h >> 16), byte(h >> 8), byte(h)}).String()
+	}
+	if h == homeNone {
+		return "::/64"
+	}
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:], uint64(h))
+	return netip.PrefixFrom(netip.AddrFrom16(b), 64).String()
+}
+
 func (h home) isLoopback() bool { return h&^(1<<24-1) == homeLoopback }
 
 // Proxies are the networks whose word about where a client comes from is taken. Nobody else's is: a client may write what

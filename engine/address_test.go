@@ -48,6 +48,12 @@ func TestHomes(t *testing.T) {
 			t.Errorf("%s: loopback is %v", row.address, h.isLoopback())
 		}
 	}
+	for address, want := range map[string]string{"192.0.2.7": "192.0.2.7", "::ffff:192.0.2.7": "192.0.2.7", "::1": "127.0.0.1", "::2": "::/64",
+		"2001:db8:0:7::9": "2001:db8:0:7::/64"} {
+		if got := homeOf(netip.MustParseAddr(address)).String(); got != want {
+			t.Errorf("%s lives at %s, want %s", address, got, want)
+		}
+	}
 	if homeOf(netip.MustParseAddr("fe80::1%eth0")) != homeOf(netip.MustParseAddr("fe80::2")) {
 		t.Error("a zone makes another home")
 	}

@@ -132,6 +132,10 @@ func TestNeverReads(t *testing.T) {
 				kernel = socketMemory(t, s.fd)
 			})
 			t.Logf("gnet keeps %d bytes, the kernel %d", kept, kernel)
+			onLoop(e, 0, func(l *loop) { l.ticks() })
+			if named := e.Slowest(); len(named) != 1 || named[0].Backlog != kept || named[0].Address != "127.0.0.1" {
+				t.Errorf("the slowest consumers are %+v; one has left %d bytes", named, kept)
+			}
 			if kept > 8<<10 || kernel > 2*sendBuffer+64<<10 {
 				t.Errorf("gnet keeps %d bytes and the kernel %d for a client that never reads", kept, kernel)
 			}

@@ -1,10 +1,13 @@
 package engine
 
 import (
+	"cmp"
+	"slices"
 	"sync"
 
 	"tote/server/market/meter"
 	"tote/server/proto"
+	"tote/server/proto/control"
 )
 
 // Counts are the counts of one loop, or of all.
@@ -77,6 +80,7 @@ type published struct {
 	mu     sync.Mutex
 	counts counts
 	loads  []load
+	slow   []control.Consumer // the slowest
 }
 
 // closeIndex packs 1000 to 1015 and 4000 to 4015.
@@ -103,7 +107,41 @@ func (l *loop) publish() {
 	l.counts.Inflated, l.counts.Bombs = l.kit.inflater.done, l.kit.inflater.bombs
 	l.published.mu.Lock()
 	l.published.counts = l.counts
+	l.published.slow = l.slowest(l.published.slow[:0])
 	l.published.mu.Unlock()
+}
+
+const (
+	slowMax    = 8   // consumers that are named, of a loop and of all
+	weighedMax = 256 // that are asked for their backlog in a tick: each is a look at gnet's buffers
+)
+
+// slowest names those who have left the most unread.
+func (l *loop) slowest(into []control.Consumer) []control.Consumer {
+	for _, s := range l.behind[:min(len(l.behind), weighedMax)] {
+		if s.state != open {
+			continue
+		}
+		if n := l.backlog(s); n > 0 {
+			into = append(into, control.Consumer{Account: s.account, Name: s.player, Address: s.address.String(), Backlog: n})
+		}
+	}
+	return theSlowest(into)
+}
+
+func theSlowest(of []control.Consumer) []control.Consumer {
+	slices.SortFunc(of, func(a, b control.Consumer) int { return cmp.Compare(b.Backlog, a.Backlog) })
+	return of[:min(len(of), slowMax)]
+}
+
+// Slowest names the connections that have left the most unread, of those that are behind. It is a tick old at most.
+func (e *Engine) Slowest() (all []control.Consumer) {
+	for _, l := range e.loops {
+		l.published.mu.Lock()
+		all = append(all, l.published.slow...)
+		l.published.mu.Unlock()
+	}
+	return theSlowest(all)
 }
 
 // Progress counts the ticks that each loop has handled: ten per second as long as it turns.

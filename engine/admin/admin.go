@@ -46,6 +46,7 @@ type Config struct {
 	Token   string                       // that operators must show; empty: none, for a loopback address only
 	Mint    func(proto.AccountID) string // makes a player's token; nil: accounts are opened without
 	Present func(proto.GameID) int       // counts the connections in a game; nil: not counted
+	Slowest func() []control.Consumer    // names the slowest consumers; nil: nobody does
 	Ready   func() error                 // says why the server is not ready; nil: it is
 	Record  Record                       // writes a game's recording; nil: nothing is recorded
 	Gather  prometheus.Gatherer          // what /metrics shows; prometheus.DefaultGatherer
@@ -149,6 +150,7 @@ func (d *Desk) routes() http.Handler {
 	mux.HandleFunc("POST "+control.PathPoolWithdraw, onPool[proto.OutcomeWithdrawal](d, market.WithdrawOutcome))
 	mux.HandleFunc("POST "+control.PathPoolVoid, onPool[proto.Voiding](d, market.VoidPool))
 	mux.Handle("GET "+control.PathMetrics, promhttp.HandlerFor(d.config.Gather, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(d.config.Log.Handler(), slog.LevelError)}))
+	mux.HandleFunc("GET "+control.PathConsumers, d.showConsumers)
 	mux.HandleFunc("GET "+control.PathLog, d.showLog)
 	mux.HandleFunc("PUT "+control.PathLog, d.setLog)
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)

@@ -139,6 +139,14 @@ func (d *Desk) showGames(w http.ResponseWriter, _ *http.Request) {
 	reply(w, &games)
 }
 
+func (d *Desk) showConsumers(w http.ResponseWriter, _ *http.Request) {
+	slowest := control.Consumers{Consumers: []control.Consumer{}}
+	if d.config.Slowest != nil {
+		slowest.Consumers = append(slowest.Consumers, d.config.Slowest()...)
+	}
+	reply(w, &slowest)
+}
+
 func (d *Desk) showLog(w http.ResponseWriter, _ *http.Request) {
 	reply(w, &control.Logging{Level: d.config.Level.Level()})
 }

@@ -29,6 +29,7 @@
 //	GET  /healthz                                         "ok" while the process answers at all
 //	GET  /readyz                                          "ok", or 503 and why not
 //	GET  /metrics                                         Prometheus' text format
+//	GET  /v1/consumers                                    Consumers
 //	GET  /log                                             Logging
 //	PUT  /log                            Logging          Logging
 //
@@ -76,6 +77,7 @@ const (
 	PathHealth        = "/healthz"
 	PathReady         = "/readyz"
 	PathMetrics       = "/metrics"
+	PathConsumers     = "/v1/consumers"
 	PathLog           = "/log"
 )
 
@@ -233,6 +235,24 @@ func (c *Client) Ready(ctx context.Context) error {
 func (c *Client) Metrics(ctx context.Context) (string, error) {
 	body, err := c.do(ctx, http.MethodGet, PathMetrics, nil)
 	return string(body), err
+}
+
+// Consumers are the connections that have left the most unread, the worst first; at most 8.
+type Consumers struct {
+	Consumers []Consumer `json:"consumers"`
+}
+
+// Consumer is a connection that reads more slowly than it is told.
+type Consumer struct {
+	Account proto.AccountID `json:"account"` // 0: nobody has said hello
+	Name    string          `json:"name"`
+	Address string          `json:"address"`
+	Backlog int             `json:"backlog"` // bytes that its socket has not taken
+}
+
+// Consumers shows the slowest consumers.
+func (c *Client) Consumers(ctx context.Context) (*Consumers, error) {
+	return get[Consumers](ctx, c, PathConsumers)
 }
 
 // Logging says from which level on the server logs: debug, info, warn or error.

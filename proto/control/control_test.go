@@ -93,6 +93,8 @@ func TestDeeds(t *testing.T) {
 		{`GET /readyz `, `ok`, func(c *Client) (any, error) { return nil, c.Ready(ctx) }, nil},
 		{`PUT /log {"level":"DEBUG"}`, `{"level":"DEBUG"}`,
 			func(c *Client) (any, error) { return c.SetLogging(ctx, Logging{Level: slog.LevelDebug}) }, &Logging{Level: slog.LevelDebug}},
+		{`GET /v1/consumers `, `{"consumers":[{"account":3,"name":"Ada","address":"10.0.0.1","backlog":512}]}`,
+			func(c *Client) (any, error) { return c.Consumers(ctx) }, &Consumers{Consumers: []Consumer{{Account: 3, Name: "Ada", Address: "10.0.0.1", Backlog: 512}}}},
 		{`GET /log `, `{"level":"WARN"}`, func(c *Client) (any, error) { return c.Logging(ctx) }, &Logging{Level: slog.LevelWarn}},
 		{`GET /metrics `, "up 1\n", func(c *Client) (any, error) { return c.Metrics(ctx) }, "up 1\n"},
 	} {
