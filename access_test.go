@@ -92,3 +92,27 @@ func TestMintedTokens(t *testing.T) {
 		})
 	}
 }
+
+// Requests and bytes over an account's limits, as the command line says.
+func TestAllowanceFlags(t *testing.T) {
+	s := start(t, t.TempDir(), "--account-requests", "1", "--account-bytes", "5000")
+	first, account := s.dial("Ada", 1000)
+	second := s.hello(account.Token)
+	refusals := 0
+	for i := range 6 { // the wall clock goes on, but not by a second for each of them
+		c := []*bench.Client{first, second}[i%2]
+		if r, ok := must(c.Ask(proto.Request{Type: proto.RequestAccount}))(t).(*proto.Refused); ok && r.Reason == proto.RefusedRequestsFast {
+			refusals++
+		}
+	}
+	if refusals == 0 {
+		t.Error("nobody was too fast")
+	}
+	for range 4 {
+		if _, err := first.Ask(proto.Request{Type: proto.RequestCircleCreate, Name: strings.Repeat("x", 4000)}); err != nil {
+			s.stop()
+			return
+		}
+	}
+	t.Error("16,000 bytes were taken")
+}

@@ -119,6 +119,12 @@ type serve struct {
 	ProxyHeader     []netip.Prefix `help:"Network of proxies that send a PROXY protocol header (version 2), as in 10.1.0.0/24; connections from there without one are refused." placeholder:"NETWORK"`
 	ProxyForwarded  []netip.Prefix `help:"Network of proxies whose X-Forwarded-For is believed." placeholder:"NETWORK"`
 	Handshakes      int            `help:"Most new connections in all within a second; 0: no limit."`
+	AccountRequests int            `help:"Most requests of an account within a second; 0: the default of 2000."`
+	AccountBytes    int            `help:"Most bytes from an account within a second; 0: the default of 2 MiB."`
+	AddressRequests int            `help:"Most requests from one address within a second; 0: the default of 20000, and no limit for loopback."`
+	AddressBytes    int            `help:"Most bytes from one address within a second; 0: the default of 8 MiB, and no limit for loopback."`
+	AllRequests     int            `help:"Most requests in all within a second; 0: no limit."`
+	AllBytes        int            `help:"Most bytes in all within a second; 0: no limit."`
 	PerAddress      int            `help:"Most connections from one address; 0: the default of 1024, and no limit for loopback."`
 	Moderate        bool           `help:"Questions that players ask everybody in a game wait for an operator's approval; those in circles do not."`
 	Reports         int            `default:"3" help:"So many players who report a question suspend it until an operator has looked at it."`
@@ -237,7 +243,9 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger, level *slog.LevelVar)
 	players, err = engine.New(engine.Config{
 		Listen: c.Listen, Listener: supervisor.Listener(systemd.Players), Loops: c.Loops, Secret: secret, GuestCredits: c.GuestCredits, Page: page.Handler(), Broadcast: c.Broadcast, Log: log, Now: now,
 		Provider: provider, Origins: c.Origin, Proxies: engine.Proxies{Header: c.ProxyHeader, Forwarded: c.ProxyForwarded},
-		Limits: engine.Limits{Connections: c.Connections, PerAddress: c.PerAddress, Handshakes: c.Handshakes, IdleTime: c.Idle, Heartbeat: c.Heartbeat,
+		Limits: engine.Limits{Connections: c.Connections, PerAddress: c.PerAddress, Handshakes: c.Handshakes,
+			AccountRequests: c.AccountRequests, AccountBytes: c.AccountBytes, AddressRequests: c.AddressRequests, AddressBytes: c.AddressBytes,
+			AllRequests: c.AllRequests, AllBytes: c.AllBytes, IdleTime: c.Idle, Heartbeat: c.Heartbeat,
 			MessageBytes: c.MessageMax},
 	}, m)
 	if err != nil {

@@ -103,13 +103,14 @@ type Engine struct {
 	clocks   clocks
 	buffers  bytebufferpool.Pool // of outbound bytes and of messages that come in pieces
 
-	deflaters sync.Pool
-	users     [variants]atomic.Int64 // sessions by variant; of plain nobody asks
-	door      door
-	pacer     pacer
-	start     time.Time // of tick 0
-	jiffy     proto.Time
-	awayMin   proto.Time // since a loop looked, for jiffies to be the finer measure
+	deflaters  sync.Pool
+	users      [variants]atomic.Int64 // sessions by variant; of plain nobody asks
+	door       door
+	allowances allowances
+	pacer      pacer
+	start      time.Time // of tick 0
+	jiffy      proto.Time
+	awayMin    proto.Time // since a loop looked, for jiffies to be the finer measure
 
 	mu      sync.Mutex
 	present map[proto.GameID]*attendance // who is in each game, over all loops; guarded by mu, an attendance by itself
@@ -158,6 +159,7 @@ func New(c Config, m Market) (*Engine, error) {
 	e.awayMin = 2 * e.jiffy
 	e.deflaters.New = func() any { return newDeflater(c.Deflate) }
 	e.door.open(limits)
+	e.allowances = newAllowances(limits)
 	if e.listener, err = listen(c.Listen, c.Listener); err != nil {
 		return nil, fmt.Errorf("make an engine: %w", err)
 	}

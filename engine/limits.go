@@ -10,27 +10,33 @@ import (
 
 // Limits bound what a client may cost. A limit of 0 is its default.
 type Limits struct {
-	MessageBytes   int           // of one message of a client; longer ones close with 1009. 16 KiB
-	HandshakeBytes int           // of an HTTP request head; longer ones are answered 431. 8 KiB
-	HelloTime      time.Duration // from accept until hello, handshake included. 10 s
-	IdleTime       time.Duration // without a byte from the client, who is pinged at half of it. 90 s
-	CloseTime      time.Duration // from the close frame until the socket is cut. 5 s
-	DrainTime      time.Duration // from the end of Run's context until whoever is left is cut. 10 s
-	Connections    int           // in all. What RLIMIT_NOFILE leaves after descriptorsKept
-	PerAddress     int           // from one IPv4 address or IPv6 /64. 1,024, but for loopback, where proxies live: no limit
-	Heartbeat      time.Duration // of silence in a game, at most; a client may ask for as little as a fifth of it. 5 s
-	Presence       time.Duration // between two looks at who is in a small room, and so between two presence_changed. 3 s
-	StaleTime      time.Duration // without a sign of life from a game's shard, until its heartbeats say stale. 3 s: three beats of a shard
-	LaneBytes      int           // private bytes that the kernel has not taken; beyond it, 4000. 256 KiB
-	Joins          int           // games that a connection is in. 16
-	Malformed      int           // malformed requests until 1008. 16
-	Requests       int           // of one connection within a second; the rest is told "busy". 1,000
-	Frames         int           // of one connection within a second, of all kinds; beyond it, 1008. 4,000
-	MessageTime    time.Duration // from the first byte of a frame or fragmented message until its last; then 1008. 15 s
-	ConnectRate    int           // connections from one address within a second, as PerAddress counts. 256
-	Handshakes     int           // connections in all within a second; the rest is answered 503. No limit
-	DeflateMin     int           // bytes of a private frame, for compression to be worth the time. 1 KiB
-	DeflateRate    int           // private bytes that a loop compresses in a second; the rest goes as it is. 8 MiB
+	MessageBytes    int           // of one message of a client; longer ones close with 1009. 16 KiB
+	HandshakeBytes  int           // of an HTTP request head; longer ones are answered 431. 8 KiB
+	HelloTime       time.Duration // from accept until hello, handshake included. 10 s
+	IdleTime        time.Duration // without a byte from the client, who is pinged at half of it. 90 s
+	CloseTime       time.Duration // from the close frame until the socket is cut. 5 s
+	DrainTime       time.Duration // from the end of Run's context until whoever is left is cut. 10 s
+	Connections     int           // in all. What RLIMIT_NOFILE leaves after descriptorsKept
+	PerAddress      int           // from one IPv4 address or IPv6 /64. 1,024, but for loopback, where proxies live: no limit
+	Heartbeat       time.Duration // of silence in a game, at most; a client may ask for as little as a fifth of it. 5 s
+	Presence        time.Duration // between two looks at who is in a small room, and so between two presence_changed. 3 s
+	StaleTime       time.Duration // without a sign of life from a game's shard, until its heartbeats say stale. 3 s: three beats of a shard
+	LaneBytes       int           // private bytes that the kernel has not taken; beyond it, 4000. 256 KiB
+	Joins           int           // games that a connection is in. 16
+	Malformed       int           // malformed requests until 1008. 16
+	Requests        int           // of one connection within a second; the rest is told "busy". 1,000
+	AccountRequests int           // of all connections of an account within a second; the rest is told "requests_fast". 2,000
+	AccountBytes    int           // of these; beyond it, 1008. 2 MiB
+	AddressRequests int           // from one address, as PerAddress counts, within a second; the rest is told "requests_fast". 20,000, but for loopback: no limit
+	AddressBytes    int           // of these; beyond it, 1008. 8 MiB, but for loopback: no limit
+	AllRequests     int           // in all within a second; the rest is told "busy". No limit
+	AllBytes        int           // of these; beyond it, 1013. No limit
+	Frames          int           // of one connection within a second, of all kinds; beyond it, 1008. 4,000
+	MessageTime     time.Duration // from the first byte of a frame or fragmented message until its last; then 1008. 15 s
+	ConnectRate     int           // connections from one address within a second, as PerAddress counts. 256
+	Handshakes      int           // connections in all within a second; the rest is answered 503. No limit
+	DeflateMin      int           // bytes of a private frame, for compression to be worth the time. 1 KiB
+	DeflateRate     int           // private bytes that a loop compresses in a second; the rest goes as it is. 8 MiB
 }
 
 const (
@@ -81,30 +87,34 @@ const _ = uint(market.SessionLoops - loopsMax) // every loop has a number in a S
 
 // Limits that are not given. Connections depends on the process.
 var defaults = Limits{
-	MessageBytes:   16 << 10,
-	HandshakeBytes: 8 << 10,
-	HelloTime:      10 * time.Second,
-	IdleTime:       90 * time.Second,
-	CloseTime:      5 * time.Second,
-	DrainTime:      10 * time.Second,
-	PerAddress:     1024,
-	Heartbeat:      5 * time.Second,
-	Presence:       3 * time.Second,
-	StaleTime:      3 * time.Second,
-	LaneBytes:      256 << 10,
-	Joins:          16,
-	Malformed:      16,
-	Requests:       1000,
-	Frames:         4000,
-	MessageTime:    15 * time.Second,
-	ConnectRate:    256,
-	DeflateMin:     1 << 10,
-	DeflateRate:    8 << 20, // of the 80 to 150 MB/s that a core can
+	MessageBytes:    16 << 10,
+	HandshakeBytes:  8 << 10,
+	HelloTime:       10 * time.Second,
+	IdleTime:        90 * time.Second,
+	CloseTime:       5 * time.Second,
+	DrainTime:       10 * time.Second,
+	PerAddress:      1024,
+	Heartbeat:       5 * time.Second,
+	Presence:        3 * time.Second,
+	StaleTime:       3 * time.Second,
+	LaneBytes:       256 << 10,
+	Joins:           16,
+	Malformed:       16,
+	Requests:        1000,
+	AccountRequests: 2000,
+	AccountBytes:    2 << 20,
+	AddressRequests: 20_000,
+	AddressBytes:    8 << 20,
+	Frames:          4000,
+	MessageTime:     15 * time.Second,
+	ConnectRate:     256,
+	DeflateMin:      1 << 10,
+	DeflateRate:     8 << 20, // of the 80 to 150 MB/s that a core can
 }
 
 // filled returns l with its defaults in place.
 func (l Limits) filled() (Limits, error) {
-	if at := min(l.PerAddress, l.ConnectRate, l.Handshakes); at < 0 { // 0 is told apart by the door
+	if at := min(l.PerAddress, l.ConnectRate, l.Handshakes, l.AccountRequests, l.AccountBytes, l.AddressRequests, l.AddressBytes, l.AllRequests, l.AllBytes); at < 0 { // 0 is told apart by door and allowances
 		return l, fmt.Errorf("a limit is %d, below 0", at)
 	}
 	for _, field := range []struct {

@@ -193,6 +193,11 @@ func (l *loop) read(s *session, in []byte) {
 	case handshaking:
 		l.handshake(s, in)
 	case open:
+		if code := l.engine.allowances.bytes(s, len(in), l.now); code != 0 {
+			l.counts.Heavy++
+			l.close(s, code)
+			break
+		}
 		if s.vetting {
 			l.hold(s, in)
 			break

@@ -187,6 +187,9 @@ func (l *loop) permitted(s *session, r *proto.Request) proto.Refusal {
 	if s.requests++; int(s.requests) > l.engine.limits.Requests {
 		return proto.RefusedBusy
 	}
+	if refusal := l.engine.allowances.request(s, l.now); refusal != proto.Accepted {
+		return refusal
+	}
 	if s.account == 0 && r.Type != proto.RequestHello && r.Type != proto.RequestTime {
 		return proto.RefusedHelloMissing
 	}

@@ -34,6 +34,7 @@ type Counts struct {
 	Bombs             uint64 // compressed messages that would have become longer than Limits.MessageBytes
 	Deflated          uint64 // private messages that were compressed
 	Floods            uint64 // closed for Limits.Frames
+	Heavy             uint64 // closed for their bytes, or their account's, or their address's
 	Stalled           uint64 // closed for Limits.MessageTime
 	Orphans           uint64 // messages of the market for sessions that have ended
 	Broadcasts        uint64 // distributed, per loop
@@ -205,6 +206,7 @@ func (c *Counts) add(o *Counts) {
 	c.Bombs += o.Bombs
 	c.Deflated += o.Deflated
 	c.Floods += o.Floods
+	c.Heavy += o.Heavy
 	c.Stalled += o.Stalled
 	c.Orphans += o.Orphans
 	c.Broadcasts += o.Broadcasts

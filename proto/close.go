@@ -9,7 +9,7 @@ const (
 	CloseProtocol  CloseCode = 1002 // a frame broke RFC 6455
 	CloseData      CloseCode = 1003 // a binary message where the subprotocol has text, or text where it has binary
 	CloseUTF8      CloseCode = 1007 // a text message that is not UTF-8
-	ClosePolicy    CloseCode = 1008 // too many malformed requests or frames, or one that never ends
+	ClosePolicy    CloseCode = 1008 // too many malformed requests, frames or bytes, or a message that never ends
 	CloseTooBig    CloseCode = 1009 // a message over the limit
 	CloseRestart   CloseCode = 1012 // the server restarts; come back after a random delay
 	CloseTryLater  CloseCode = 1013 // the server is full
@@ -29,7 +29,7 @@ var closings = [...]struct {
 	{CloseProtocol, "protocol error"},
 	{CloseData, "tote.json takes text messages, tote.msgpack binary ones"},
 	{CloseUTF8, "text is not UTF-8"},
-	{ClosePolicy, "too many malformed requests or frames, or one that never ends"},
+	{ClosePolicy, "too many malformed requests, frames or bytes, or a message that never ends"},
 	{CloseTooBig, "message too big"},
 	{CloseRestart, "server restarts; come back after a random delay of up to 10 s"},
 	{CloseTryLater, "server is full; try again later"},

@@ -18,6 +18,7 @@ const (
 	RefusedViewer
 	RefusedGameBarred
 	RefusedBusy
+	RefusedRequestsFast
 	RefusedGameNotJoined
 	RefusedJoinsMany
 
@@ -116,6 +117,7 @@ var refusalTable = [refusals]struct{ code, reason string }{
 	RefusedViewer:           {"viewer", "your token lets you watch, and nothing else"},
 	RefusedGameBarred:       {"game_barred", "your token is not for this game"},
 	RefusedBusy:             {"busy", "the server is busy; send the request again in a second"},
+	RefusedRequestsFast:     {"requests_fast", "you, or others at your address, send too much; wait a second"},
 	RefusedGameNotJoined:    {"game_not_joined", "you are not in this game; join it first"},
 	RefusedJoinsMany:        {"joins_many", "you are in too many games; leave one first"},
 	RefusedAccountUnknown:   {"account_unknown", "there is no such account"},

@@ -83,6 +83,7 @@ func (from Sources) engine(show sink) {
 	show.number("accepts_refused_total", refused, float64(s.RefusedStarved), "reason", "descriptors")
 	const attacks = "Connections ended for what they did."
 	show.number("attacks_total", attacks, float64(s.HandshakesLate), "kind", "handshake late")
+	show.number("attacks_total", attacks, float64(s.Heavy), "kind", "bytes")
 	show.number("attacks_total", attacks, float64(s.HandshakesForeign), "kind", "handshake foreign")
 	show.number("attacks_total", attacks, float64(s.HandshakesLong), "kind", "handshake long")
 	show.number("attacks_total", attacks, float64(s.Floods), "kind", "flood")
