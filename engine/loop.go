@@ -52,7 +52,8 @@ type loop struct {
 	posted    []posted           // in the ring, in that order
 	dirty     []*session         // with pending bytes
 	busy      marks              // slots
-	behind    []*session         // that were spared a broadcast
+	behind    []*session         // that were spared a broadcast, or whose socket took not all
+	looked    uint32             // tick of closeStuck
 	listeners []listener         // who asked for heartbeats
 	people    map[uint32]*person // in small rooms, by slot
 	sampled   int                // place of the session that was sampled last
@@ -314,6 +315,9 @@ func (l *loop) ticks() {
 	l.advance(l.engine.ticks())
 	l.deflateLeft = l.deflateTick()
 	l.catchUpAll()
+	if l.tick-l.looked >= stuckTicks {
+		l.closeStuck()
+	}
 	l.beat()
 	l.weigh()
 	if (l.tick+uint32(l.index))%l.sweepTicks == 0 {

@@ -55,6 +55,7 @@ type session struct {
 	second         uint32  // of requests and frames
 	requests       int32   // in second
 	frames         int32   // in second, of all kinds
+	taken          uint32  // bytes that it had acknowledged when closeStuck saw that it costs much; 0: it did not
 }
 
 const _ = uint(192 - unsafe.Sizeof(session{})) // a size of Go's allocator; the next one is 208

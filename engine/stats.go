@@ -45,7 +45,7 @@ type Counts struct {
 	Inbox             uint64 // parcels that waited at the last tick
 	SpreadSum         uint64 // µs from a broadcast's first receiver to its last, per loop; divide by Broadcasts
 	SpreadMax         uint64 // µs
-	Behind            uint64 // sessions that were spared something at the last tick, and are not up to date yet
+	Behind            uint64 // sessions that were spared something or whose socket was full, at the last tick, and are not up to date yet
 	Latencies         Latencies
 	Turns             meter.Histogram // times of turns
 	Parcels           meter.Histogram // that a turn found

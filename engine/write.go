@@ -34,11 +34,12 @@ func (l *loop) backlog(s *session) int {
 	return n
 }
 
-// leave leaves to gnet what the socket does not take: gnet copies it and goes on when the socket is writable. The
-// session may be gone afterwards.
+// leave leaves to gnet what the socket does not take: gnet copies it and goes on when the socket is writable. From then on
+// the session is looked after, by catchUpAll and closeStuck. It may be gone afterwards.
 func (l *loop) leave(s *session, p []byte) {
 	s.unsent = true
 	l.busy.set(s.slot)
+	l.watch(s)
 	_, _ = s.gnet.Write(p) // an error has closed the connection, and OnClose has run
 }
 

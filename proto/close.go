@@ -14,7 +14,7 @@ const (
 	CloseRestart   CloseCode = 1012 // the server restarts; come back after a random delay
 	CloseTryLater  CloseCode = 1013 // the server is full
 
-	CloseSlow        CloseCode = 4000 // the reader let its private lane fill up; it may reconnect and resume
+	CloseSlow        CloseCode = 4000 // the reader let its private lane fill up, or takes nothing of more than 64 kB; it may reconnect and resume
 	CloseIdle        CloseCode = 4001 // nothing was heard, not even a pong, for the idle time
 	CloseHelloMissed CloseCode = 4002 // no hello within the handshake time
 )
