@@ -3,8 +3,11 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"regexp"
@@ -13,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
 	"go.yaml.in/yaml/v3"
 
 	"tote/server/proto"
@@ -83,6 +88,31 @@ func TestMetricsHoldWhatClientsDid(t *testing.T) {
 	}
 	if got["server_journal_commit_records_sum"] != got["server_journal_appended"] {
 		t.Errorf("%v records in transactions, %v appended", got["server_journal_commit_records_sum"], got["server_journal_appended"])
+	}
+	// Who takes Prometheus' protobuf gets the native buckets too.
+	r := must(http.NewRequestWithContext(t.Context(), "GET", s.desk.Base+"/metrics", nil))(t)
+	r.Header.Set("Accept", string(expfmt.NewFormat(expfmt.TypeProtoDelim)))
+	response := must(http.DefaultClient.Do(r))(t)
+	defer response.Body.Close()
+	native := uint64(0)
+	for d := expfmt.NewDecoder(response.Body, expfmt.ResponseFormat(response.Header)); ; {
+		var f dto.MetricFamily
+		if err := d.Decode(&f); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if f.GetName() == "server_stake_decide_seconds" {
+			h, n := f.Metric[0].Histogram, int64(0)
+			native = h.GetZeroCount()
+			for _, delta := range h.PositiveDelta {
+				n += delta
+				native += uint64(n)
+			}
+		}
+	}
+	if native != players*(stakes+1) {
+		t.Errorf("%d decisions in native buckets", native)
 	}
 	if mean := got["server_stake_answer_seconds_sum"] / (players * stakes); mean <= 0 || mean < got["server_stake_decide_seconds_sum"]/(players*(stakes+1)) {
 		t.Errorf("a stake is answered after %v s, before it is decided", mean)

@@ -12,6 +12,7 @@ import (
 
 	"tote/server/market"
 	"tote/server/proto"
+	"tote/server/proto/control"
 )
 
 // bigOdds are as large as odds get, so that a reader who stops is soon full.
@@ -196,6 +197,27 @@ func TestStuck(t *testing.T) {
 			}
 			break
 		}
+	}
+}
+
+// Of all loops' consumers the worst are named, the worst first.
+func TestTheWorstAreNamed(t *testing.T) {
+	e := &Engine{}
+	for i := range 3 {
+		l := &loop{}
+		for j := range slowMax {
+			l.published.slow = append(l.published.slow, control.Consumer{Backlog: 1 + j*3 + i})
+		}
+		e.loops = append(e.loops, l)
+	}
+	got := e.Slowest()
+	for i := range got {
+		if want := 3*slowMax - i; got[i].Backlog != want {
+			t.Errorf("number %d has left %d, want %d", i, got[i].Backlog, want)
+		}
+	}
+	if len(got) != slowMax {
+		t.Errorf("%d are named", len(got))
 	}
 }
 

@@ -51,7 +51,7 @@ func (c *Top) Run(s *Session) error {
 		return fmt.Errorf("look every %v: name a time above 0", c.Every)
 	}
 	client := (&Command{Admin: c.Admin, AdminToken: c.AdminToken}).Session(s.Context, s.Log).Client
-	columns, rows, terminal := sizeOf(s.Out)
+	_, _, terminal := sizeOf(s.Out)
 	if terminal {
 		io.WriteString(s.Out, screenOpen)
 		defer io.WriteString(s.Out, screenClose)
@@ -77,7 +77,7 @@ func (c *Top) Run(s *Session) error {
 		}
 		lines := compare(before, now).lines(c.Admin)
 		if terminal {
-			columns, rows, _ = sizeOf(s.Out)
+			columns, rows, _ := sizeOf(s.Out)
 			err = paint(s.Out, lines, columns, rows)
 		} else {
 			_, err = io.WriteString(s.Out, strings.Join(lines, "\n")+"\n\n")
