@@ -24,13 +24,20 @@ import (
 // at most. What is compared are the kernel's stamps of receiving, on sockets of a process of its own: some of the hot
 // game's subscribers, and one of each small game's. Target: 0.1.
 func BenchmarkCadence(b *testing.B) {
+	for _, row := range []struct {
+		interval time.Duration
+		rounds   int
+	}{{500 * time.Millisecond, 110}, {3 * time.Second, 25}} {
+		b.Run(row.interval.String(), func(b *testing.B) { keepCadence(b, row.interval, row.rounds) })
+	}
+}
+
+func keepCadence(b *testing.B, interval time.Duration, rounds int) {
 	const (
-		interval = 500 * time.Millisecond
-		games    = 50
-		few      = 80
-		probes   = 20 // of the hot game
-		rounds   = 110
-		hot      = proto.GameID(3)
+		games  = 50
+		few    = 80
+		probes = 20 // of the hot game
+		hot    = proto.GameID(3)
 	)
 	many := clientsMost(b)*4/5 - 200
 	e, m := serve(b, Config{Loops: 1, Limits: Limits{IdleTime: time.Hour}}) // nothing but odds shall arrive, so no pings
