@@ -221,9 +221,18 @@ func drink(readers int, got *atomic.Int64) {
 // crowdPerAddress is how many of a crowd come from one address: each needs a port of its own there.
 const crowdPerAddress = 20_000
 
+// lateports lets connect choose the port, which then need be free only towards the server, and not bind.
+func lateports(_, _ string, raw syscall.RawConn) error {
+	var err error
+	controlled := raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.IPPROTO_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+	})
+	return errors.Join(controlled, err)
+}
+
 // enter connects the ith of the crowd and returns when it is in the game.
 func enter(i int, address, token string, game int) (net.Conn, error) {
-	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(1+i/crowdPerAddress))}}
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(1+i/crowdPerAddress))}, Control: lateports}
 	conn, err := dialer.Dial("tcp", address)
 	if err != nil {
 		return nil, err
