@@ -843,6 +843,41 @@ func TestEveryPrefixIsAState(t *testing.T) {
 	}
 }
 
+// Whoever looks at the totals while records are applied sees those of one record: they always balance.
+func TestTotalsAreOfOneRecord(t *testing.T) {
+	tb := newTable(t, 1)
+	ada := tb.player(1, 1000)
+	deposits := make([]Command, 20_000)
+	for i := range deposits {
+		deposits[i] = Command{Kind: Deposit, From: desk, Account: ada, Amount: 1}
+	}
+	tb.do(deposits...)
+	r := NewReplica()
+	over := make(chan error)
+	go func() {
+		for i, record := range tb.journal.records {
+			if err := r.Apply(uint64(i+1), record); err != nil {
+				over <- err
+				return
+			}
+		}
+		close(over)
+	}()
+	for {
+		if sums := r.Totals(); sums.Accounts+sums.Pools+sums.House != sums.Deposits-sums.Withdrawals {
+			t.Fatalf("%+v", sums)
+		}
+		select {
+		case err := <-over:
+			if err != nil {
+				t.Fatal(err)
+			}
+			return
+		default:
+		}
+	}
+}
+
 // A broken snapshot is refused, wherever it ends.
 func TestBrokenSnapshot(t *testing.T) {
 	tb := play(t, 2, 5, 40)

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"runtime"
 	"sync/atomic"
 
 	"tote/server/proto"
@@ -23,6 +24,7 @@ type Replica struct {
 	lastCircle proto.CircleID
 	sum        sums // kept up record by record
 	totals     [totals]atomic.Int64
+	publishing atomic.Uint64         // totals published and, odd, one under way: who reads them meanwhile reads again
 	records    bool                  // of games are kept in the views
 	gaps       map[proto.GameID]bool // games that are played without being recorded; nil: nobody has said whether to
 	heard      func(result)          // how stakes end; nil: nobody asks
@@ -262,15 +264,24 @@ func (r *Replica) touched(rec *record) (pools [2]*pool, held proto.Amount) {
 }
 
 func (r *Replica) publish() {
+	r.publishing.Add(1)
 	for i, v := range [totals]int64{int64(r.seq), int64(r.sum.accounts), int64(r.sum.pools), int64(r.house), int64(r.deposits), int64(r.withdrawals)} {
 		r.totals[i].Store(v)
 	}
+	r.publishing.Add(1)
 }
 
-// Totals may be called from any goroutine; while records are being applied, sums of neighbouring records may mix.
+// Totals may be called from any goroutine. They are of one record: sums of two would not balance, and look like lost money.
 func (r *Replica) Totals() Totals {
 	at := func(i int) proto.Amount { return proto.Amount(r.totals[i].Load()) }
-	return Totals{proto.Seq(at(0)), at(1), at(2), at(3), at(4), at(5)}
+	for {
+		before := r.publishing.Load()
+		t := Totals{proto.Seq(at(0)), at(1), at(2), at(3), at(4), at(5)}
+		if before%2 == 0 && r.publishing.Load() == before {
+			return t
+		}
+		runtime.Gosched()
+	}
 }
 
 // Seq is the last record applied.
