@@ -57,6 +57,7 @@ type running struct {
 	data    string
 	players string // ws://…/ws
 	desk    *control.Client
+	exited  chan error // how the process ended; whoever takes it puts it back
 }
 
 // start runs `server serve` on a data directory, and waits until it says where it listens.
@@ -71,6 +72,7 @@ func start(t *testing.T, data string, flags ...string) *running {
 		t.Fatal(err)
 	}
 	exited := make(chan error, 1)
+	s.exited = exited
 	go func() { exited <- s.process.Wait() }()
 	t.Cleanup(func() {
 		s.process.Process.Kill()
