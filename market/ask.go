@@ -129,11 +129,8 @@ func (s *Shard) inquired(e *errand) {
 	c := &e.command
 	g := s.games[c.game()]
 	switch {
-	case g == nil && c.Game == 0:
-		s.refuse(c, proto.RefusedPoolUnknown)
-		return
 	case g == nil:
-		s.refuse(c, proto.RefusedGameUnknown)
+		s.refuse(c, c.unknown())
 		return
 	case !g.admits(e.circles):
 		s.refuse(c, proto.RefusedCircleForeign)

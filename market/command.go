@@ -131,6 +131,14 @@ func (c *Command) game() proto.GameID {
 	return c.Pool.Game()
 }
 
+// unknown is the refusal where there is no such game: what the client has named is not there.
+func (c *Command) unknown() proto.Refusal {
+	if c.Game == 0 {
+		return proto.RefusedPoolUnknown
+	}
+	return proto.RefusedGameUnknown
+}
+
 // OutKind tells which member of an Out speaks.
 type OutKind uint8
 

@@ -102,11 +102,7 @@ func (s *Shard) gameCommand(c *Command) {
 		return // archived meanwhile; nobody waits for an answer
 	}
 	if g == nil {
-		if c.Game == 0 {
-			s.refuse(c, proto.RefusedPoolUnknown)
-		} else {
-			s.refuse(c, proto.RefusedGameUnknown)
-		}
+		s.refuse(c, c.unknown())
 		return
 	}
 	switch c.Kind {

@@ -243,29 +243,28 @@ func page(w writer, more bool, next uint64) writer {
 	return w
 }
 
-func (m *Statement) append(w writer) writer {
+// past appends what a page of the past begins with.
+func past(w writer, m Message, id RequestID, t Time, counts Seq) writer {
 	w = w.open(m.Type())
-	w = num(w.key(`,"id":`), m.ID)
-	w = num(w.key(`,"t":`), m.T)
-	w = num(w.key(`,"counts":`), m.Counts)
+	w = num(w.key(`,"id":`), id)
+	w = num(w.key(`,"t":`), t)
+	return num(w.key(`,"counts":`), counts)
+}
+
+func (m *Statement) append(w writer) writer {
+	w = past(w, m, m.ID, m.T, m.Counts)
 	w = list(w.key(`,"entries":`), m.Entries, appendEntry)
 	return page(w, m.More, m.Next).end(0)
 }
 
 func (m *History) append(w writer) writer {
-	w = w.open(m.Type())
-	w = num(w.key(`,"id":`), m.ID)
-	w = num(w.key(`,"t":`), m.T)
-	w = num(w.key(`,"counts":`), m.Counts)
+	w = past(w, m, m.ID, m.T, m.Counts)
 	w = list(w.key(`,"entries":`), m.Entries, appendEntry)
 	return page(w, m.More, m.Next).end(0)
 }
 
 func (m *Archive) append(w writer) writer {
-	w = w.open(m.Type())
-	w = num(w.key(`,"id":`), m.ID)
-	w = num(w.key(`,"t":`), m.T)
-	w = num(w.key(`,"counts":`), m.Counts)
+	w = past(w, m, m.ID, m.T, m.Counts)
 	w = list(w.key(`,"games":`), m.Games, appendPastGame)
 	w = list(w.key(`,"pools":`), m.Pools, appendPastPool)
 	return page(w, m.More, m.Next).end(0)

@@ -151,35 +151,45 @@ type addresses struct {
 	Device string `required:"" help:"Interface." placeholder:"NAME"`
 }
 
+// parse returns the range, and the binary that a unit names.
+func (a *addresses) parse() (r tuning.Range, binary string, err error) {
+	if r, err = tuning.ParseRange(a.Range); err != nil {
+		return r, "", err
+	}
+	binary, err = self()
+	return r, binary, err
+}
+
+// self is the path of the binary that runs.
+func self() (string, error) {
+	path, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find the server's own binary: %w", err)
+	}
+	return path, nil
+}
+
 type vipAdd struct {
 	addresses
 	Lasting bool `help:"Add it at every boot, by a systemd unit."`
 }
 
 func (c *vipAdd) Run() error {
-	r, err := tuning.ParseRange(c.Range)
+	r, binary, err := c.parse()
 	if err != nil {
 		return err
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("find the server's own binary: %w", err)
-	}
-	return tuning.AddVIP(c.Root, c.Device, r, c.Lasting, self)
+	return tuning.AddVIP(c.Root, c.Device, r, c.Lasting, binary)
 }
 
 type vipRemove struct{ addresses }
 
 func (c *vipRemove) Run() error {
-	r, err := tuning.ParseRange(c.Range)
+	r, binary, err := c.parse()
 	if err != nil {
 		return err
 	}
-	self, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("find the server's own binary: %w", err)
-	}
-	return tuning.RemoveVIP(c.Root, c.Device, r, self)
+	return tuning.RemoveVIP(c.Root, c.Device, r, binary)
 }
 
 type vipList struct {
@@ -211,8 +221,8 @@ func (c *unit) Run() error {
 		return err
 	}
 	if c.Binary == "" {
-		if c.Binary, err = os.Executable(); err != nil {
-			return fmt.Errorf("find the server's own binary: %w", err)
+		if c.Binary, err = self(); err != nil {
+			return err
 		}
 	}
 	files, err := systemd.Units{Binary: c.Binary, Config: c.ConfigFile, Players: c.Listen, Operators: c.Admin, User: c.User, Descriptors: descriptors}.Files()
