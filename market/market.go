@@ -289,7 +289,7 @@ func (s *Shard) run() {
 		next := s.turn(began)
 		ended := s.config.Now()
 		s.meters.Turns.AddTime(int64(ended - began))
-		if s.payings.ready() || next <= s.now { // at once, after what has arrived meanwhile
+		if next <= s.now { // at once, after what has arrived meanwhile
 			s.inbox.rouse()
 		}
 		timer.Reset(time.Duration(max(next-ended, 0)) * time.Microsecond) // until the next appointment

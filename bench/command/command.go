@@ -125,15 +125,15 @@ func (c *Run) play(ctx context.Context, log *slog.Logger, s *bench.Scenario, suf
 	if c.Seed > 0 {
 		s.Seed = c.Seed
 	}
-	self, err := os.Executable()
+	binary, err := self()
 	if err != nil {
-		return fmt.Errorf("find the server's own binary: %w", err)
+		return err
 	}
 	from, err := bench.ReadAddresses(c.From)
 	if err != nil {
 		return err
 	}
-	on := bench.Stage{Target: c.Target, Admin: c.Admin, Token: c.Token, Binary: self, Serve: c.Serve, ServerPID: c.PID, Sources: from,
+	on := bench.Stage{Target: c.Target, Admin: c.Admin, Token: c.Token, Binary: binary, Serve: c.Serve, ServerPID: c.PID, Sources: from,
 		Workers: c.Workers, Log: log, NoLimits: c.NoLimit, Cost: c.Cost}
 	if on.Target != "" {
 		on.Binary = ""
@@ -235,6 +235,15 @@ func (c *Report) Run() error {
 	return nil
 }
 
+// self is the path of the binary that runs.
+func self() (string, error) {
+	path, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find the server's own binary: %w", err)
+	}
+	return path, nil
+}
+
 func writeTo(path string, what func(io.Writer) error) error {
 	f, err := os.Create(path)
 	if err != nil {
@@ -278,12 +287,12 @@ func (c *Sweep) Run(ctx context.Context, log *slog.Logger) error {
 	if c.Duration > 0 {
 		s.Duration = bench.Span(c.Duration)
 	}
-	self, err := os.Executable()
+	binary, err := self()
 	if err != nil {
-		return fmt.Errorf("find the server's own binary: %w", err)
+		return err
 	}
 	sweep := bench.Sweep{Cores: c.Cores, From: c.First, P99: c.P99, Steps: c.Steps, Text: os.Stderr}
-	points, err := sweep.Run(ctx, s, bench.Stage{Binary: self, Log: slog.New(slog.DiscardHandler)})
+	points, err := sweep.Run(ctx, s, bench.Stage{Binary: binary, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
