@@ -68,11 +68,11 @@ func Run(ctx context.Context, plan Plan) (*Report, error) {
 		tallies: make(chan *tally, 2*plan.Workers),
 		spares:  make([]chan *tally, plan.Workers),
 	}
-	r.server.pid, r.own.pid = plan.ServerPID, ownPID
+	r.server.pids, r.own.pids, r.own.alone = plan.Server, []int{ownPID}, true
 	if err := r.server.sample(r.base); err != nil {
 		return nil, err
 	}
-	r.rssBefore = r.server.last
+	r.rssBefore, r.pssBefore = r.server.last, r.server.pss()
 	seed := maphash.MakeSeed()
 	for i := range plan.Workers {
 		r.spares[i] = make(chan *tally, 2)
@@ -91,7 +91,7 @@ func Run(ctx context.Context, plan Plan) (*Report, error) {
 		go w.run() // ends after phaseStop, with a last tally
 	}
 	beside, end := context.WithCancel(context.Background())
-	r.watch = startWatch(beside, r.base, plan.ServerPID, plan.Desk)
+	r.watch = startWatch(beside, r.base, plan.Server, plan.Desk)
 	r.conduct(ctx)
 	end()
 	<-r.watch.done
@@ -116,6 +116,7 @@ type run struct {
 	server, own process
 	rssBefore   sample // of the server, before the first connection
 	rssJoined   sample // … with everyone in the game and nothing said
+	pssBefore   uint64
 	pssJoined   uint64
 	playFrom    mark
 	playTo      mark

@@ -26,7 +26,7 @@ func TestRunFindsNothingWrongWithAnHonestHouse(t *testing.T) {
 	h := &house{plant: honest}
 	plan := brief(h.open(t))
 	plan.During = h.match
-	plan.ServerPID = ownPID // the house is in this process
+	plan.Server = []int{ownPID} // the house is in this process
 	report, err := Run(t.Context(), plan)
 	if err != nil {
 		t.Fatal(err)

@@ -77,14 +77,14 @@ type Plan struct {
 	// duration is over, which ends ctx. Nil: nothing.
 	During func(ctx context.Context) error
 
-	Settle    time.Duration   // quiet time before the stakes of a StakeRate, 0: 3 s
-	Seed      uint64          // of all randomness; the same seed plans the same stakes
-	Workers   int             // event loops, 0: one for every two CPUs
-	ServerPID int             // to measure, 0: none
-	Desk      *control.Client // the server's operators' listener, to read its metrics; nil: none
-	Log       *slog.Logger    // the first of each kind of fault, nil: nowhere
-	Progress  io.Writer       // a line every few seconds, nil: none
-	Live      bool            // Progress is a terminal: one line, drawn anew
+	Settle   time.Duration   // quiet time before the stakes of a StakeRate, 0: 3 s
+	Seed     uint64          // of all randomness; the same seed plans the same stakes
+	Workers  int             // event loops, 0: one for every two CPUs
+	Server   []int           // its processes on this host, to measure; nil: none
+	Desk     *control.Client // the server's operators' listener, to read its metrics; nil: none
+	Log      *slog.Logger    // the first of each kind of fault, nil: nowhere
+	Progress io.Writer       // a line every few seconds, nil: none
+	Live     bool            // Progress is a terminal: one line, drawn anew
 
 	patience patience
 }

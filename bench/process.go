@@ -3,23 +3,26 @@ package bench
 import (
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// process is a process of this host, watched through /proc. A pid of 0 is none: all its samples are empty.
+// process is a server as this host's /proc shows it: one process, or several whose numbers are summed. Without any all samples are empty.
 //
 // Owner: Run.
 type process struct {
-	pid     int
+	pids    []int
+	alone   bool     // those that they have started are somebody else's: this generator starts servers
 	samples []sample // one a second
 	last    sample
 }
 
 var ownPID = os.Getpid()
 
-// sample is what a process has used, and uses, at one moment.
+// sample is what the processes have used, and use, at one moment.
 type sample struct {
 	at       time.Duration // since the run's start
 	cpu      time.Duration // user and system, in ticks of 10 ms
@@ -33,36 +36,59 @@ type sample struct {
 const tickOfProc = 10 * time.Millisecond
 
 func (p *process) sample(base time.Time) error {
-	if p.pid == 0 {
+	if len(p.pids) == 0 {
 		return nil
 	}
-	dir := "/proc/" + strconv.Itoa(p.pid)
-	stat, err := os.ReadFile(dir + "/stat")
-	if err != nil {
-		return fmt.Errorf("measure process %d: %w", p.pid, err)
-	}
-	status, err := os.ReadFile(dir + "/status")
-	if err != nil {
-		return fmt.Errorf("measure process %d: %w", p.pid, err)
-	}
 	s := sample{at: time.Since(base)}
-	_, s.cpu = readStat(stat)
-	numbers := procNumbers(status)
-	s.rss, s.anon = numbers["VmRSS"]<<10, numbers["RssAnon"]<<10
-	s.threads = numbers["Threads"]
-	s.switches = numbers["voluntary_ctxt_switches"] + numbers["nonvoluntary_ctxt_switches"]
+	for _, pid := range p.family() {
+		dir := "/proc/" + strconv.Itoa(pid)
+		stat, err := os.ReadFile(dir + "/stat")
+		if err == nil {
+			var status []byte
+			status, err = os.ReadFile(dir + "/status")
+			numbers := procNumbers(status)
+			_, own, ended := readStat(stat)
+			if s.cpu += own; !p.alone {
+				s.cpu += ended
+			}
+			s.rss += numbers["VmRSS"] << 10
+			s.anon += numbers["RssAnon"] << 10
+			s.threads += numbers["Threads"]
+			s.switches += numbers["voluntary_ctxt_switches"] + numbers["nonvoluntary_ctxt_switches"]
+		}
+		if err != nil && slices.Contains(p.pids, pid) { // a child may end at any time
+			return fmt.Errorf("measure process %d: %w", pid, err)
+		}
+	}
 	p.last = s
 	p.samples = append(p.samples, s)
 	return nil
 }
 
-// pss is the proportional set size: pages shared with others count in parts. 0 where it cannot be read.
-func (p *process) pss() uint64 {
-	rollup, err := os.ReadFile("/proc/" + strconv.Itoa(p.pid) + "/smaps_rollup")
-	if err != nil {
-		return 0
+// family are the processes and all that they have started and that still run: the workers of nginx, a database that saves itself.
+func (p *process) family() []int {
+	all := slices.Clone(p.pids)
+	for i := 0; i < len(all) && !p.alone; i++ {
+		lists, _ := filepath.Glob("/proc/" + strconv.Itoa(all[i]) + "/task/*/children")
+		for _, list := range lists {
+			text, _ := os.ReadFile(list)
+			for _, word := range strings.Fields(string(text)) {
+				if child, err := strconv.Atoi(word); err == nil && !slices.Contains(all, child) {
+					all = append(all, child)
+				}
+			}
+		}
 	}
-	return procNumbers(rollup)["Pss"] << 10
+	return all
+}
+
+// pss is the proportional set size: pages shared with others count in parts. 0 where it cannot be read.
+func (p *process) pss() (sum uint64) {
+	for _, pid := range p.family() {
+		rollup, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/smaps_rollup")
+		sum += procNumbers(rollup)["Pss"] << 10
+	}
+	return sum
 }
 
 // procNumbers reads lines such as "VmRSS:     1234 kB".

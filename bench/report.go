@@ -164,15 +164,16 @@ type (
 		P9999  int64   `json:"p99_99_us"`
 		Max    int64   `json:"max_us"`
 	}
-	// Use is what the server's process used while all played.
+	// Use is what the server's processes, all together, used while all played.
 	Use struct {
-		PID         int     `json:"pid"`
+		PIDs        []int   `json:"pids"` // with all that they have started
 		CPU         float64 `json:"cpu_s"`
 		Cores       float64 `json:"cores"`            // CPU per second of play
 		CPUPerFrame float64 `json:"cpu_per_frame_us"` // per delivered message, everything that the server did included
 		RSSBefore   uint64  `json:"rss_before"`       // bytes, before the first connection
 		RSSJoined   uint64  `json:"rss_joined"`       // with everyone in a game, before the first planned stake
 		PSSJoined   uint64  `json:"pss_joined"`
+		PSSPerConn  float64 `json:"pss_per_connection"` // pages that several processes share count once
 		RSSPerConn  float64 `json:"rss_per_connection"`
 		AnonPerConn float64 `json:"anon_per_connection"` // without pages of files
 		RSSEarly    uint64  `json:"rss_early"`           // median of a window at the end of the first minute
@@ -242,7 +243,7 @@ func (r *run) report() *Report {
 		},
 		Stopped: r.stopped, Unfinished: r.unfinished(), deserted: r.deserted, Faults: []Fault{}, Warnings: []string{},
 	}
-	if r.plan.ServerPID != 0 {
+	if len(r.plan.Server) > 0 {
 		report.Server = r.use(played, report)
 	}
 	for i := range res.classes {
@@ -353,7 +354,7 @@ func (r *run) use(played time.Duration, report *Report) *Use {
 	window := min(10*time.Second, max(2*time.Second, played/6))
 	early := r.playFrom.at + min(time.Minute, played/2)
 	u := &Use{
-		PID: r.plan.ServerPID, CPU: (r.playTo.server - r.playFrom.server).Seconds(),
+		PIDs: r.plan.Server, CPU: (r.playTo.server - r.playFrom.server).Seconds(),
 		Cores:       share(r.playTo.server-r.playFrom.server, played),
 		CPUPerFrame: per(r.playTo.server-r.playFrom.server, r.playTo.frames-r.playFrom.frames),
 		RSSBefore:   r.rssBefore.rss, RSSJoined: r.rssJoined.rss, PSSJoined: r.pssJoined,
@@ -366,6 +367,7 @@ func (r *run) use(played time.Duration, report *Report) *Use {
 	}
 	if r.joined > 0 {
 		u.RSSPerConn = (float64(r.rssJoined.rss) - float64(r.rssBefore.rss)) / float64(r.joined)
+		u.PSSPerConn = (float64(r.pssJoined) - float64(r.pssBefore)) / float64(r.joined)
 		u.AnonPerConn = (float64(r.rssJoined.anon) - float64(r.rssBefore.anon)) / float64(r.joined)
 	}
 	u.ContextSwitches = perSecond(r.server.last.switches-r.rssJoined.switches, r.server.last.at-r.rssJoined.at)

@@ -3,6 +3,9 @@ package bench
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"os/exec"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -161,7 +164,7 @@ func TestReportAsJSON(t *testing.T) {
 		}
 	}
 	var got Report
-	if err := json.Unmarshal(b, &got); err != nil || got.Stakes != want.Stakes || got.Latency != want.Latency || *got.Server != *want.Server {
+	if err := json.Unmarshal(b, &got); err != nil || got.Stakes != want.Stakes || got.Latency != want.Latency || !reflect.DeepEqual(got.Server, want.Server) {
 		t.Errorf("%v, read back: %+v", err, got)
 	}
 }
@@ -219,11 +222,11 @@ func TestProcessNumbers(t *testing.T) {
 	if got["VmRSS"] != 1234 || got["Threads"] != 7 || len(got) != 2 {
 		t.Errorf("%v", got)
 	}
-	p := process{pid: ownPID}
+	p := process{pids: []int{ownPID}, alone: true}
 	if err := p.sample(time.Now()); err != nil || p.last.rss == 0 || p.last.anon == 0 || p.last.threads == 0 || p.pss() == 0 {
 		t.Errorf("own process: %+v, %v", p.last, err)
 	}
-	gone := process{pid: 1 << 30}
+	gone := process{pids: []int{1 << 30}}
 	if err := gone.sample(time.Now()); err == nil || gone.pss() != 0 {
 		t.Error("a process that is not there has been measured")
 	}
@@ -235,5 +238,37 @@ func TestProcessNumbers(t *testing.T) {
 	}
 	if m := p.median(50, 60, rssOf); m != 0 {
 		t.Errorf("median of nothing %d", m)
+	}
+}
+
+// A server of several processes counts as one: those that it has started, while they run and when they have ended.
+func TestProcessesAreSummed(t *testing.T) {
+	shell := exec.Command("sh", "-c", "(i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done); sleep 60 & echo ready; read line; kill $!")
+	in, err := shell.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := shell.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := shell.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer shell.Wait()
+	defer in.Close()
+	if _, err := out.Read(make([]byte, 6)); err != nil {
+		t.Fatal(err)
+	}
+	all, alone := process{pids: []int{shell.Process.Pid}}, process{pids: []int{shell.Process.Pid}, alone: true}
+	if err := errors.Join(all.sample(time.Now()), alone.sample(time.Now())); err != nil {
+		t.Fatal(err)
+	}
+	if len(all.family()) != 2 || all.last.rss <= alone.last.rss || all.pss() <= alone.pss() || all.last.cpu < alone.last.cpu+50*time.Millisecond {
+		t.Errorf("together %+v, the shell alone %+v, of %v", all.last, alone.last, all.family())
+	}
+	twice := process{pids: []int{ownPID, shell.Process.Pid}} // its child, which is named as well, is counted once
+	if n := len(twice.family()); n != 3 {
+		t.Errorf("%d processes: %v", n, twice.family())
 	}
 }

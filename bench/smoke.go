@@ -110,7 +110,7 @@ func (c *SmokeConfig) play(ctx context.Context, server *child) (*Report, error) 
 	plan := Plan{
 		Target: "ws://" + server.addresses.Listen + "/ws", Users: c.Users, ConnectRate: c.ConnectRate, Duration: c.Duration,
 		StakeRate: c.StakeRate, Game: game.Game, Alone: true, Seed: c.Seed, Workers: c.Workers,
-		ServerPID: server.command.Process.Pid, Log: c.Log, Progress: c.Progress,
+		Server: []int{server.command.Process.Pid}, Log: c.Log, Progress: c.Progress,
 		patience: c.patience,
 	}
 	if c.Turnover > 0 {

@@ -33,15 +33,15 @@ type Stage struct {
 	Serve  []string // more flags for it
 	Dir    string   // where its data directory is made and removed; empty: the system's temporary directory
 
-	Cores     int          // that the server may use; 0: all
-	ServerPID int          // to measure; 0: found by its port where it is on this host
-	Sources   []netip.Addr // see Plan
-	Workers   int          // see Plan
-	NoLimits  bool         // the machine's limits are not measured
-	Cost      float64      // of the server's host, per hour; 0: unknown
-	Log       *slog.Logger
-	Progress  io.Writer
-	Live      bool
+	Cores    int          // that the server may use; 0: all
+	Server   []int        // its processes, to measure; nil: found by its port where it is on this host
+	Sources  []netip.Addr // see Plan
+	Workers  int          // see Plan
+	NoLimits bool         // the machine's limits are not measured
+	Cost     float64      // of the server's host, per hour; 0: unknown
+	Log      *slog.Logger
+	Progress io.Writer
+	Live     bool
 
 	data     string // of an own server
 	patience patience
@@ -56,8 +56,8 @@ const stageCredits = proto.Amount(1_000_000)
 // Run plays the scenario. The report is nil where there was no run; why a run was not good is for Report.Failed to say.
 func (s *Scenario) Run(ctx context.Context, on Stage) (report *Report, err error) {
 	if on.Target != "" {
-		if on.ServerPID == 0 {
-			on.ServerPID = listenerPID(on.Target)
+		if on.Server == nil {
+			on.Server = listenerPID(on.Target)
 		}
 		return s.play(ctx, &on)
 	}
@@ -86,7 +86,7 @@ func (s *Scenario) Run(ctx context.Context, on Stage) (report *Report, err error
 	if err != nil {
 		return nil, err
 	}
-	on.Target, on.Admin, on.ServerPID = "ws://"+server.addresses.Listen+"/ws", "http://"+server.addresses.Admin, server.command.Process.Pid
+	on.Target, on.Admin, on.Server = "ws://"+server.addresses.Listen+"/ws", "http://"+server.addresses.Admin, []int{server.command.Process.Pid}
 	on.data = data
 	report, err = s.play(ctx, &on)
 	if report == nil {
@@ -130,7 +130,7 @@ func (s *Scenario) play(ctx context.Context, on *Stage) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	plan.Target, plan.Sources, plan.Workers, plan.ServerPID = on.Target, on.Sources, on.Workers, on.ServerPID
+	plan.Target, plan.Sources, plan.Workers, plan.Server = on.Target, on.Sources, on.Workers, on.Server
 	plan.Alone = on.Binary != "" && on.Admin != ""
 	plan.Log, plan.Progress, plan.Live, plan.patience = on.Log, on.Progress, on.Live, on.patience
 	if on.Admin != "" {
@@ -328,15 +328,15 @@ func checkSources(all []netip.Addr) error {
 	return nil
 }
 
-// listenerPID is the process of this host that listens on the target's port; 0: none that we may see.
-func listenerPID(target string) int {
+// listenerPID is the process of this host that listens on the target's port; nil: none that we may see.
+func listenerPID(target string) []int {
 	u, err := url.Parse(target)
 	if err != nil {
-		return 0
+		return nil
 	}
 	port, err := strconv.ParseUint(u.Port(), 10, 16)
 	if err != nil {
-		return 0
+		return nil
 	}
 	inodes := map[string]bool{}
 	for _, file := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
@@ -350,7 +350,7 @@ func listenerPID(target string) int {
 		}
 	}
 	if len(inodes) == 0 {
-		return 0
+		return nil
 	}
 	processes, _ := os.ReadDir("/proc")
 	for _, process := range processes {
@@ -361,9 +361,9 @@ func listenerPID(target string) int {
 		descriptors, _ := os.ReadDir("/proc/" + process.Name() + "/fd")
 		for _, d := range descriptors[:min(len(descriptors), 64)] { // listeners are opened before connections
 			if to, _ := os.Readlink("/proc/" + process.Name() + "/fd/" + d.Name()); inodes[to] {
-				return pid
+				return []int{pid}
 			}
 		}
 	}
-	return 0
+	return nil
 }

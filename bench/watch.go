@@ -16,7 +16,7 @@ import (
 	"tote/server/proto/control"
 )
 
-// watch looks at the server's process, at the host and at the admin listener once a second, beside the run. What cannot be read, because
+// watch looks at the server's processes, at the host and at the admin listener once a second, beside the run. What cannot be read, because
 // it is another host's or not ours to see, stays zero.
 //
 //	/proc/PID ──┐
@@ -25,7 +25,7 @@ import (
 //
 // Owner: its goroutine, until done is closed.
 type watch struct {
-	pid  int
+	pids []int
 	base time.Time
 	desk *control.Client // nil: none
 	done chan struct{}
@@ -39,7 +39,7 @@ type watch struct {
 type Look struct {
 	At float64 `json:"at_s"`
 
-	// The server's process.
+	// The server's processes.
 	CPU       float64 `json:"cpu_s"`
 	Busiest   float64 `json:"busiest"` // share of a core that its busiest thread took since the look before
 	Threads   int     `json:"threads"`
@@ -89,8 +89,8 @@ const (
 )
 
 // startWatch begins; it ends with ctx, and done is closed then.
-func startWatch(ctx context.Context, base time.Time, pid int, desk *control.Client) *watch {
-	w := &watch{pid: pid, base: base, desk: desk, done: make(chan struct{}), threads: map[int]*Thread{}, page: uint64(os.Getpagesize())}
+func startWatch(ctx context.Context, base time.Time, pids []int, desk *control.Client) *watch {
+	w := &watch{pids: pids, base: base, desk: desk, done: make(chan struct{}), threads: map[int]*Thread{}, page: uint64(os.Getpagesize())}
 	go func() {
 		defer close(w.done)
 		every := time.NewTicker(watchEvery)
@@ -116,10 +116,18 @@ func (w *watch) look(ctx context.Context) {
 }
 
 func (w *watch) process(l *Look) {
-	if w.pid == 0 {
-		return
+	server := process{pids: w.pids}
+	for _, pid := range server.family() {
+		w.one(l, pid)
 	}
-	dir := "/proc/" + strconv.Itoa(w.pid)
+	if len(w.looks)%pssEvery == 0 {
+		l.PSS = server.pss()
+	}
+}
+
+// one adds what one of the server's processes shows.
+func (w *watch) one(l *Look, pid int) {
+	dir := "/proc/" + strconv.Itoa(pid)
 	tasks, err := os.ReadDir(dir + "/task")
 	if err != nil {
 		return // it has gone
@@ -128,13 +136,14 @@ func (w *watch) process(l *Look) {
 	if n := len(w.looks); n > 0 {
 		span -= w.looks[n-1].At
 	}
+	rss := uint64(0)
 	for _, task := range tasks {
 		id, _ := strconv.Atoi(task.Name())
 		stat, err := os.ReadFile(dir + "/task/" + task.Name() + "/stat")
 		if err != nil {
 			continue
 		}
-		name, cpu := readStat(stat)
+		name, cpu, _ := readStat(stat)
 		t := w.threads[id]
 		if t == nil {
 			t = &Thread{ID: id}
@@ -146,46 +155,44 @@ func (w *watch) process(l *Look) {
 		status, _ := os.ReadFile(dir + "/task/" + task.Name() + "/status")
 		numbers := procNumbers(status)
 		l.Switches += numbers["voluntary_ctxt_switches"] + numbers["nonvoluntary_ctxt_switches"]
-		l.RSS = max(l.RSS, numbers["VmRSS"]<<10) // the same for all threads
+		rss = max(rss, numbers["VmRSS"]<<10) // the same for all threads
 	}
-	l.Threads = len(tasks)
-	if stat, err := os.ReadFile(dir + "/stat"); err == nil { // threads that have ended count too
-		_, cpu := readStat(stat)
-		l.CPU = cpu.Seconds()
-	}
-	if len(w.looks)%pssEvery == 0 {
-		l.PSS = (&process{pid: w.pid}).pss()
+	l.RSS += rss
+	l.Threads += len(tasks)
+	if stat, err := os.ReadFile(dir + "/stat"); err == nil { // threads and children that have ended count too
+		_, cpu, ended := readStat(stat)
+		l.CPU += (cpu + ended).Seconds()
 	}
 	if info, err := os.Stat(dir + "/fd"); err == nil {
-		l.Files = uint64(info.Size()) // since Linux 6.2 the number of descriptors
+		l.Files += uint64(info.Size()) // since Linux 6.2 the number of descriptors
 	}
 	if io, err := os.ReadFile(dir + "/io"); err == nil {
 		numbers := procNumbers(io)
-		l.DiskRead, l.DiskWrite = numbers["read_bytes"], numbers["write_bytes"]
+		l.DiskRead, l.DiskWrite = l.DiskRead+numbers["read_bytes"], l.DiskWrite+numbers["write_bytes"]
 	}
 }
 
-// readStat reads a process's or a thread's stat: its name and its CPU time. proc(5): utime and stime are fields 14 and 15; the
-// name, field 2 in parentheses, may hold anything.
-func readStat(stat []byte) (name string, cpu time.Duration) {
+// readStat reads a process's or a thread's stat: its name, its CPU time, and that of the children that have ended and were waited for. proc(5):
+// utime, stime, cutime and cstime are fields 14 to 17; the name, field 2 in parentheses, may hold anything.
+func readStat(stat []byte) (name string, cpu, ended time.Duration) {
 	open, end := bytes.IndexByte(stat, '('), bytes.LastIndexByte(stat, ')')
 	if open < 0 || end < open {
-		return "", 0
+		return "", 0, 0
 	}
 	fields := strings.Fields(string(stat[end+1:]))
-	for _, field := range []int{14, 15} {
-		if field-3 < len(fields) {
-			ticks, _ := strconv.ParseInt(fields[field-3], 10, 64)
-			cpu += time.Duration(ticks) * tickOfProc
+	for i, into := range []*time.Duration{&cpu, &cpu, &ended, &ended} {
+		if at := 14 - 3 + i; at < len(fields) {
+			ticks, _ := strconv.ParseInt(fields[at], 10, 64)
+			*into += time.Duration(ticks) * tickOfProc
 		}
 	}
-	return string(stat[open+1 : end]), cpu
+	return string(stat[open+1 : end]), cpu, ended
 }
 
 func (w *watch) host(l *Look) {
 	net := "/proc/net"
-	if w.pid != 0 {
-		net = "/proc/" + strconv.Itoa(w.pid) + "/net" // of its namespace
+	if len(w.pids) > 0 {
+		net = "/proc/" + strconv.Itoa(w.pids[0]) + "/net" // of its namespace
 	}
 	if stat, err := os.ReadFile("/proc/stat"); err == nil {
 		// proc(5): cpu user nice system idle iowait irq softirq steal …, in ticks.
@@ -347,10 +354,10 @@ func (w *watch) sum(from, to time.Duration) *Watched {
 	if len(looks) < 2 {
 		return nil
 	}
-	a, b := looks[0], looks[len(looks)-1]
-	if w.pid != 0 { // one that was killed leaves empty looks behind
-		for i := len(looks) - 1; i > 0 && b.CPU == 0; i-- {
-			b = looks[i]
+	a, b := looks[0], looks[0]
+	for _, l := range looks {
+		if l.CPU >= b.CPU { // of a process that was killed, later looks have nothing
+			b = l
 		}
 	}
 	span := b.At - a.At

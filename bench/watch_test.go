@@ -12,11 +12,11 @@ import (
 
 func TestReadStat(t *testing.T) {
 	// A name may have spaces and parentheses; utime 150 and stime 50 are 2 s.
-	name, cpu := readStat([]byte("42 (a (b) c) S 1 42 42 0 -1 4194560 9 0 0 0 150 50 0 0 20 0 9 0 100 1 2"))
-	if name != "a (b) c" || cpu != 2*time.Second {
-		t.Errorf("%q, %s", name, cpu)
+	name, cpu, ended := readStat([]byte("42 (a (b) c) S 1 42 42 0 -1 4194560 9 0 0 0 150 50 30 7 20 0 9 0 100 1 2"))
+	if name != "a (b) c" || cpu != 2*time.Second || ended != 370*time.Millisecond {
+		t.Errorf("%q, %s, %s", name, cpu, ended)
 	}
-	if name, cpu := readStat([]byte("no stat")); name != "" || cpu != 0 {
+	if name, cpu, _ := readStat([]byte("no stat")); name != "" || cpu != 0 {
 		t.Errorf("%q, %s", name, cpu)
 	}
 }
@@ -37,7 +37,7 @@ func TestMetrics(t *testing.T) {
 
 // Of what the meters show at each second, the sum is what happened between play's beginning and its end, also where the server has died.
 func TestWatchedSums(t *testing.T) {
-	w := &watch{pid: 1, looks: []Look{
+	w := &watch{pids: []int{1}, looks: []Look{
 		{At: 0, CPU: 1, HostCPU: 100, Softirq: 10, Switches: 500, NetOut: 1000, RSS: 5, TCP: map[string]uint64{"ListenDrops": 3}},
 		{At: 10, CPU: 3, HostCPU: 104, Softirq: 11, Switches: 700, NetOut: 3000, RSS: 9, Busiest: 0.5, TCP: map[string]uint64{"ListenDrops": 4, "CurrEstab": 8}},
 		{At: 20, CPU: 6, HostCPU: 110, Softirq: 12, Switches: 900, NetOut: 9000, RSS: 7, Busiest: 0.25, TCP: map[string]uint64{"ListenDrops": 4, "CurrEstab": 9}},
