@@ -65,10 +65,15 @@ func TestBenchRunAuditsAServerOfItsOwn(t *testing.T) {
 		"slow readers":        shortGame + "[players]\nstakes = \"200/s\"\nnever_read = 0.1\nread_slowly = 0.1\nslow_bytes = 100\n",
 		"hot and small games": shortGame + "share = 0.9\n[[games]]\nname = \"B\"\ncount = 5\nshare = 0.1\ninterval = \"200ms\"\n[players]\nstakes = \"200/s\"\nbrowse = [\"1ms\", \"50ms\"]\ninspect = true\n",
 		"aloof":               "[players]\naloof = true\nthink = [\"100ms\", \"200ms\"]\ndeeds = { time = 1 }\npayload = 5000\n",
+		"four addresses":      shortGame + "[players]\nstakes = \"200/s\"\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			report, said, err := benched(t, "run", scenario(t, text), "--json", "-")
+			arguments := []string{"run", scenario(t, text), "--json", "-"}
+			if name == "four addresses" {
+				arguments = append(arguments, "--through", "127.0.0.2-127.0.0.5")
+			}
+			report, said, err := benched(t, arguments...)
 			if err != nil || report == nil {
 				t.Fatalf("%v\n%s", err, said)
 			}

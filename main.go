@@ -98,38 +98,39 @@ type serve struct {
 	Data   string `default:"data" type:"path" help:"Directory of the journal and snapshots." placeholder:"DIR"`
 	Demo   bool   `help:"Play the 2022 final in a loop at 60 times its speed, with 200 simulated players and guests welcome."`
 
-	AdminToken      string         `help:"Bearer token that operators must send." placeholder:"TOKEN"`
-	GuestCredits    proto.Amount   `help:"Welcome guests, with so many play credits each; 0: no guests (with --demo: 10000)."`
-	Durability      durability     `default:"always" help:"always: nothing is answered before it is on the disk. interval=1s: answers wait for the kernel only; a power failure may take up to a second, and receipts say so." placeholder:"WHEN"`
-	Interval        time.Duration  `default:"3s" help:"Default batching interval of a game's odds, 100ms to 1m."`
-	StakesPerSecond int            `default:"10" help:"That one account may send, and twice as many at once; 0: no limit."`
-	Broadcast       string         `enum:"auto,uring,write" default:"auto" help:"How distributions reach sockets: through io_uring (uring), one write after the other, or auto: io_uring where the kernel and the sandbox allow it."`
-	Record          bool           `help:"Keep a recording of each game, which server ctl record export writes to a file and server ctl replay plays again."`
-	Loops           int            `help:"Event loops; 0: one per core."`
-	Shards          int            `help:"Market shards; 0: one per core."`
-	Connections     int            `help:"Most connections at once; 0: what the descriptors allow."`
-	Idle            time.Duration  `help:"Cut a client after so long without a byte from it; it is pinged at half of it. 0: the default of 90s."`
-	LockMemory      bool           `help:"Keep all memory of the process in RAM, and take the heap in large pieces as it grows (mlockall)."`
-	Heartbeat       time.Duration  `help:"Longest silence in a game; 0: the default of 5s."`
-	MessageMax      int            `help:"Longest message of a client, in bytes; 0: the default of 16 KiB."`
-	Keys            string         `help:"Key set of who else signs players' tokens (HS256, RS256, EdDSA): a file, or the https address of an identity provider. It is read again every 5 minutes, and when a key is unknown." placeholder:"FILE|URL"`
-	TokenIssuer     string         `help:"That their tokens must name (iss)." placeholder:"NAME"`
-	TokenAudience   string         `help:"That their tokens must be for (aud)." placeholder:"NAME"`
-	Origin          []string       `help:"Origin of pages that may connect, as in https://tote.example; may be repeated. None: pages from anywhere." placeholder:"ORIGIN"`
-	ProxyHeader     []netip.Prefix `help:"Network of proxies that send a PROXY protocol header (version 2), as in 10.1.0.0/24; connections from there without one are refused." placeholder:"NETWORK"`
-	ProxyForwarded  []netip.Prefix `help:"Network of proxies whose X-Forwarded-For is believed." placeholder:"NETWORK"`
-	Handshakes      int            `help:"Most new connections in all within a second; 0: no limit."`
-	AccountRequests int            `help:"Most requests of an account within a second; 0: the default of 2000."`
-	AccountBytes    int            `help:"Most bytes from an account within a second; 0: the default of 2 MiB."`
-	AddressRequests int            `help:"Most requests from one address within a second; 0: the default of 20000, and no limit for loopback."`
-	AddressBytes    int            `help:"Most bytes from one address within a second; 0: the default of 8 MiB, and no limit for loopback."`
-	AllRequests     int            `help:"Most requests in all within a second; 0: no limit."`
-	AllBytes        int            `help:"Most bytes in all within a second; 0: no limit."`
-	PerAddress      int            `help:"Most connections from one address; 0: the default of 1024, and no limit for loopback."`
-	Moderate        bool           `help:"Questions that players ask everybody in a game wait for an operator's approval; those in circles do not."`
-	Reports         int            `default:"3" help:"So many players who report a question suspend it until an operator has looked at it."`
-	ChallengeFor    time.Duration  `default:"10m" help:"How long players may challenge the winner whom the asker of a question names."`
-	SnapshotAt      uint64         `help:"Records between snapshots; 0: the default of about a million."`
+	AdminToken        string         `help:"Bearer token that operators must send." placeholder:"TOKEN"`
+	GuestCredits      proto.Amount   `help:"Welcome guests, with so many play credits each; 0: no guests (with --demo: 10000)."`
+	Durability        durability     `default:"always" help:"always: nothing is answered before it is on the disk. interval=1s: answers wait for the kernel only; a power failure may take up to a second, and receipts say so." placeholder:"WHEN"`
+	Interval          time.Duration  `default:"3s" help:"Default batching interval of a game's odds, 100ms to 1m."`
+	StakesPerSecond   int            `default:"10" help:"That one account may send, and twice as many at once; 0: no limit."`
+	Broadcast         string         `enum:"auto,uring,write" default:"auto" help:"How distributions reach sockets: through io_uring (uring), one write after the other, or auto: io_uring where the kernel and the sandbox allow it."`
+	Record            bool           `help:"Keep a recording of each game, which server ctl record export writes to a file and server ctl replay plays again."`
+	Loops             int            `help:"Event loops; 0: one per core."`
+	Shards            int            `help:"Market shards; 0: one per core."`
+	Connections       int            `help:"Most connections at once; 0: what the descriptors allow."`
+	Idle              time.Duration  `help:"Cut a client after so long without a byte from it; it is pinged at half of it. 0: the default of 90s."`
+	LockMemory        bool           `help:"Keep all memory of the process in RAM, and take the heap in large pieces as it grows (mlockall)."`
+	Heartbeat         time.Duration  `help:"Longest silence in a game; 0: the default of 5s."`
+	MessageMax        int            `help:"Longest message of a client, in bytes; 0: the default of 16 KiB."`
+	Keys              string         `help:"Key set of who else signs players' tokens (HS256, RS256, EdDSA): a file, or the https address of an identity provider. It is read again every 5 minutes, and when a key is unknown." placeholder:"FILE|URL"`
+	TokenIssuer       string         `help:"That their tokens must name (iss)." placeholder:"NAME"`
+	TokenAudience     string         `help:"That their tokens must be for (aud)." placeholder:"NAME"`
+	Origin            []string       `help:"Origin of pages that may connect, as in https://tote.example; may be repeated. None: pages from anywhere." placeholder:"ORIGIN"`
+	ProxyHeader       []netip.Prefix `help:"Network of proxies that send a PROXY protocol header (version 2), as in 10.1.0.0/24; connections from there without one are refused." placeholder:"NETWORK"`
+	ProxyForwarded    []netip.Prefix `help:"Network of proxies whose X-Forwarded-For is believed." placeholder:"NETWORK"`
+	Handshakes        int            `help:"Most new connections in all within a second; 0: no limit."`
+	AccountRequests   int            `help:"Most requests of an account within a second; 0: the default of 2000."`
+	AccountBytes      int            `help:"Most bytes from an account within a second; 0: the default of 2 MiB."`
+	AddressRequests   int            `help:"Most requests from one address within a second; 0: the default of 20000, and no limit for loopback."`
+	AddressBytes      int            `help:"Most bytes from one address within a second; 0: the default of 8 MiB, and no limit for loopback."`
+	AllRequests       int            `help:"Most requests in all within a second; 0: no limit."`
+	AllBytes          int            `help:"Most bytes in all within a second; 0: no limit."`
+	PerAddress        int            `help:"Most connections from one address; 0: the default of 1024, and no limit for loopback."`
+	AddressHandshakes int            `help:"Most new connections from one address within a second; 0: the default of 256, and no limit for loopback."`
+	Moderate          bool           `help:"Questions that players ask everybody in a game wait for an operator's approval; those in circles do not."`
+	Reports           int            `default:"3" help:"So many players who report a question suspend it until an operator has looked at it."`
+	ChallengeFor      time.Duration  `default:"10m" help:"How long players may challenge the winner whom the asker of a question names."`
+	SnapshotAt        uint64         `help:"Records between snapshots; 0: the default of about a million."`
 
 	Statsd        string        `help:"Send metrics to this StatsD, by UDP." placeholder:"HOST:PORT"`
 	Graphite      string        `help:"Send metrics to this Graphite, in its plaintext protocol." placeholder:"HOST:PORT"`
@@ -243,7 +244,7 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger, level *slog.LevelVar)
 	players, err = engine.New(engine.Config{
 		Listen: c.Listen, Listener: supervisor.Listener(systemd.Players), Loops: c.Loops, Secret: secret, GuestCredits: c.GuestCredits, Page: page.Handler(), Broadcast: c.Broadcast, Log: log, Now: now,
 		Provider: provider, Origins: c.Origin, Proxies: engine.Proxies{Header: c.ProxyHeader, Forwarded: c.ProxyForwarded},
-		Limits: engine.Limits{Connections: c.Connections, PerAddress: c.PerAddress, Handshakes: c.Handshakes,
+		Limits: engine.Limits{Connections: c.Connections, PerAddress: c.PerAddress, ConnectRate: c.AddressHandshakes, Handshakes: c.Handshakes,
 			AccountRequests: c.AccountRequests, AccountBytes: c.AccountBytes, AddressRequests: c.AddressRequests, AddressBytes: c.AddressBytes,
 			AllRequests: c.AllRequests, AllBytes: c.AllBytes, IdleTime: c.Idle, Heartbeat: c.Heartbeat,
 			MessageBytes: c.MessageMax},
@@ -437,6 +438,7 @@ type smoke struct {
 	Interval    time.Duration `default:"3s" help:"Between two distributions of the odds."`
 	Pools       int           `default:"3" help:"Pools open at any time."`
 	Turnover    time.Duration `default:"30s" help:"How often the oldest pool is settled and a new one opened; 0: never."`
+	Through     []string      `help:"Addresses of this host to connect to and from, each to each, instead of loopback: single ones, FIRST-LAST, networks." placeholder:"ADDR"`
 	ConnectRate float64       `default:"1000" help:"New players per second at first; fewer when a thousand are at the door."`
 	LockMemory  bool          `help:"As of serve, for the generator."`
 	Serve       []string      `help:"One more flag for the server; may be repeated: --serve=--idle=1h." placeholder:"FLAG"`
@@ -451,7 +453,11 @@ func (c *smoke) Run(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("find the server's own binary: %w", err)
 	}
-	report, err := bench.Smoke(ctx, bench.SmokeConfig{Binary: self, Args: c.Serve, Users: c.Users, ConnectRate: c.ConnectRate,
+	through, err := bench.ReadAddresses(c.Through)
+	if err != nil {
+		return err
+	}
+	report, err := bench.Smoke(ctx, bench.SmokeConfig{Binary: self, Args: c.Serve, Through: through, Users: c.Users, ConnectRate: c.ConnectRate,
 		StakeRate: c.Stakes, Duration: c.Duration, Interval: c.Interval, Pools: c.Pools, Turnover: c.Turnover, Log: log, Progress: os.Stderr})
 	if report == nil {
 		return err

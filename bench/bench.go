@@ -47,7 +47,7 @@ func Run(ctx context.Context, plan Plan) (*Report, error) {
 	if err := plan.check(); err != nil {
 		return nil, fmt.Errorf("plan a run: %w", err)
 	}
-	target, err := resolve(ctx, plan.Target)
+	target, err := resolve(ctx, plan.Target, plan.Through)
 	if err != nil {
 		return nil, err
 	}
@@ -58,8 +58,10 @@ func Run(ctx context.Context, plan Plan) (*Report, error) {
 		return nil, err
 	}
 	if !plan.Reconnect {
-		if err := knock(ctx, plan.Target); err != nil {
-			return nil, err
+		for _, url := range target.urls() {
+			if err := knock(ctx, url); err != nil {
+				return nil, err
+			}
 		}
 	}
 	r := &run{

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"runtime"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,13 +22,15 @@ import (
 
 // Plan is what a run shall do. The zero value of a field is its default.
 type Plan struct {
-	Target      string  // ws://host:port/ws
+	Target string // ws://host:port/ws
+	// Through are addresses of the server's host to connect to, one for each player in turn. Nil: what Target's name stands for.
+	Through     []netip.Addr
 	Users       int     // players, a connection each
 	ConnectRate float64 // arrivals per second, 0: 1000
 	// Arrivals are crowds that come one after the other, each with a rate of its own; whoever is left after them comes at ConnectRate.
 	Arrivals []Crowd
-	// Sources are the addresses to connect from, one for each player in turn. Nil: each player's own in 127.0.0.0/8
-	// where the target is there, or else what the kernel chooses.
+	// Sources are the addresses to connect from, one for each player in turn, so that each is used to each of Through. Nil: each
+	// player's own in 127.0.0.0/8 where the target is there, or else what the kernel chooses.
 	Sources []netip.Addr
 
 	// Duration counts from the moment when everyone is in a game, or FromStart: from the first arrival. 0: until During or the
@@ -197,6 +200,8 @@ func (p *Plan) check() error {
 		return fmt.Errorf("think times from %s to %s", p.Think[0], p.Think[1])
 	case !p.Stakes[0].Valid() || !p.Stakes[1].Valid() || p.Stakes[1] < p.Stakes[0]:
 		return fmt.Errorf("stakes from %d to %d", p.Stakes[0], p.Stakes[1])
+	case !ofOneFamily(p.Through, p.Sources):
+		return errors.New("some addresses to connect from or to are IPv4, others IPv6")
 	case p.Workers < 0:
 		return fmt.Errorf("%d workers", p.Workers)
 	case p.Depart < 0 || p.Churn < 0:
@@ -236,6 +241,11 @@ func (p *Plan) check() error {
 		}
 	}
 	return nil
+}
+
+func ofOneFamily(some, others []netip.Addr) bool {
+	all := slices.Concat(some, others)
+	return !slices.ContainsFunc(all, func(a netip.Addr) bool { return a.Is4() != all[0].Is4() })
 }
 
 func (d *Deed) possible() bool {
@@ -297,13 +307,15 @@ const _ = uint(1<<24 - 1<<16 - 2 - usersMax)
 
 // target is the server as a worker connects to it.
 type target struct {
+	raw        string
 	host, path string // as the handshake names them
-	ip         netip.Addr
+	through    bool   // the addresses are the plan's
+	addresses  []netip.Addr
 	port       int
 	loopback   bool // IPv4 loopback: every player gets a source address of its own
 }
 
-func resolve(ctx context.Context, raw string) (*target, error) {
+func resolve(ctx context.Context, raw string, through []netip.Addr) (*target, error) {
 	u, err := url.Parse(raw)
 	switch {
 	case err != nil:
@@ -319,26 +331,46 @@ func resolve(ctx context.Context, raw string) (*target, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the target %q: %w", raw, err)
 	}
-	addresses, err := net.DefaultResolver.LookupNetIP(ctx, "ip", u.Hostname())
-	if err != nil {
-		return nil, fmt.Errorf("find the target: %w", err)
-	}
-	ip := addresses[0].Unmap()
-	for _, other := range addresses { // IPv4 first: its loopback has a whole /8 to connect from
-		if other.Unmap().Is4() {
-			ip = other.Unmap()
-			break
+	t := &target{raw: raw, host: u.Host, path: u.RequestURI(), through: through != nil, addresses: through, port: number}
+	if through == nil {
+		found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", u.Hostname())
+		if err != nil {
+			return nil, fmt.Errorf("find the target: %w", err)
 		}
+		ip := found[0].Unmap()
+		for _, other := range found { // IPv4 first: its loopback has a whole /8 to connect from
+			if other.Unmap().Is4() {
+				ip = other.Unmap()
+				break
+			}
+		}
+		t.addresses = []netip.Addr{ip}
 	}
-	return &target{host: u.Host, path: u.RequestURI(), ip: ip, port: number, loopback: ip.Is4() && ip.IsLoopback()}, nil
+	t.loopback = !slices.ContainsFunc(t.addresses, func(a netip.Addr) bool { return !a.Is4() || !a.IsLoopback() })
+	return t, nil
 }
 
-// address is the target for connect, which writes to it: each worker has one of its own.
-func (t *target) address() (family int, address unix.Sockaddr) {
-	if t.ip.Is4() {
-		return unix.AF_INET, &unix.SockaddrInet4{Port: t.port, Addr: t.ip.As4()}
+// doors are the target's addresses for connect, which writes to them: each worker has its own.
+func (t *target) doors() (doors []unix.Sockaddr) {
+	for _, a := range t.addresses {
+		if a.Is4() {
+			doors = append(doors, &unix.SockaddrInet4{Port: t.port, Addr: a.As4()})
+		} else {
+			doors = append(doors, &unix.SockaddrInet6{Port: t.port, Addr: a.As16()})
+		}
 	}
-	return unix.AF_INET6, &unix.SockaddrInet6{Port: t.port, Addr: t.ip.As16()}
+	return doors
+}
+
+// urls are the target by its name, or each of the addresses that were chosen for it.
+func (t *target) urls() (urls []string) {
+	if !t.through {
+		return []string{t.raw}
+	}
+	for _, a := range t.addresses {
+		urls = append(urls, "ws://"+netip.AddrPortFrom(a, uint16(t.port)).String()+t.path)
+	}
+	return urls
 }
 
 // source is player i's own address: 127.1.0.1, 127.1.0.2, … A port is then never short, and a limit per
@@ -348,7 +380,8 @@ func source(i int) [4]byte {
 	return [4]byte{127, byte(host >> 16), byte(host >> 8), byte(host)}
 }
 
-// checkPorts refuses a run that would end without a free local port. Where the kernel chooses the address there is only one.
+// checkPorts refuses a run that would end without a free local port: each source has all of them to each address of the target. Where the
+// kernel chooses the source there is only one.
 func (p *Plan) checkPorts(t *target) error {
 	text, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
 	if err != nil || t.loopback && p.Sources == nil {
@@ -358,15 +391,15 @@ func (p *Plan) checkPorts(t *target) error {
 	if n, _ := fmt.Sscan(string(text), &low, &high); n != 2 {
 		return nil
 	}
-	return enoughPorts(p.Users, max(1, len(p.Sources)), high-low+1)
+	return enoughPorts(p.Users, max(1, len(p.Sources)), len(t.addresses), high-low+1)
 }
 
-func enoughPorts(users, sources, ports int) error {
-	if users <= sources*ports {
+func enoughPorts(users, sources, doors, ports int) error {
+	if users <= sources*doors*ports {
 		return nil
 	}
 	return fmt.Errorf("%d users need as many local ports and %d source addresses have %d: widen the range (sysctl net.ipv4.ip_local_port_range=\"1024 65535\"), "+
-		"or connect from %d addresses (--from FIRST-LAST; server tune vip adds addresses)", users, sources, sources*ports, (users+ports-1)/ports)
+		"or connect from %d addresses (--from FIRST-LAST; server tune vip adds addresses)", users, sources, sources*doors*ports, (users+doors*ports-1)/(doors*ports))
 }
 
 // descriptorsOwn is room for what is no connection: epoll, timers, logs, /proc, the runtime.

@@ -48,15 +48,42 @@ func TestTargets(t *testing.T) {
 		{"ws://[::1]:8080", "[::1]:8080", "/", "[::1]:8080", false},
 		{"ws://192.0.2.1:8080/ws", "192.0.2.1:8080", "/ws", "192.0.2.1:8080", false},
 	} {
-		got, err := resolve(t.Context(), row.raw)
+		got, err := resolve(t.Context(), row.raw, nil)
 		if err != nil {
 			t.Errorf("%s: %v", row.raw, err)
 			continue
 		}
-		address := netip.AddrPortFrom(got.ip, uint16(got.port)).String()
+		address := netip.AddrPortFrom(got.addresses[0], uint16(got.port)).String()
 		if got.host != row.host || got.path != row.path || address != row.address || got.loopback != row.loopback {
 			t.Errorf("%s: %+v", row.raw, got)
 		}
+	}
+}
+
+// Addresses that are chosen for a target replace what its name stands for, and each source is used to each of them.
+func TestThrough(t *testing.T) {
+	ip := netip.MustParseAddr
+	through, sources := []netip.Addr{ip("10.77.0.1"), ip("10.77.0.2")}, []netip.Addr{ip("10.77.0.7"), ip("10.77.0.8"), ip("10.77.0.9")}
+	got, err := resolve(t.Context(), "ws://[::]:8080/ws", through)
+	if err != nil || got.loopback || !slices.Equal(got.urls(), []string{"ws://10.77.0.1:8080/ws", "ws://10.77.0.2:8080/ws"}) {
+		t.Errorf("%+v, %v: %v", got, got.urls(), err)
+	}
+	w := &worker{plan: &Plan{Sources: sources}, target: got, doors: got.doors()}
+	pairs := map[string]int{}
+	for i := range 12 {
+		from, _ := w.source(i)
+		pairs[addressOf(from).String()+" "+addressOf(w.door(i)).String()]++
+	}
+	if len(pairs) != 6 {
+		t.Errorf("6 pairs of addresses are possible, used are %v", pairs)
+	}
+	near, err := resolve(t.Context(), "ws://[::]:8080/ws", []netip.Addr{ip("127.0.0.2"), ip("127.0.0.3")})
+	if err != nil || !near.loopback {
+		t.Errorf("%+v: %v", near, err)
+	}
+	mixed := Plan{Users: 1, Through: through, Sources: []netip.Addr{ip("::1")}}.withDefaults()
+	if err := mixed.check(); err == nil || !strings.Contains(err.Error(), "some addresses to connect from or to are IPv4, others IPv6") {
+		t.Errorf("%v", err)
 	}
 }
 

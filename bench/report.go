@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -57,6 +58,7 @@ type (
 		Started     time.Time         `json:"started"`
 		Command     string            `json:"command"`
 		Target      string            `json:"target"`
+		Through     []netip.Addr      `json:"through,omitempty"` // addresses of the target that players connect to, where they were chosen
 		Users       int               `json:"users"`
 		ConnectRate float64           `json:"connect_rate"`
 		StakeRate   float64           `json:"stake_rate"`       // per second, 0: players think
@@ -264,7 +266,7 @@ func (r *run) report() *Report {
 
 func (r *run) conditions(played time.Duration) Conditions {
 	c := Conditions{
-		Started: r.base, Command: Again(os.Args), Target: r.plan.Target, Users: r.plan.Users,
+		Started: r.base, Command: Again(os.Args), Target: r.plan.Target, Through: r.plan.Through, Users: r.plan.Users,
 		ConnectRate: r.plan.ConnectRate, StakeRate: r.plan.StakeRate,
 		ThinkMin: r.plan.Think[0].Seconds(), ThinkMax: r.plan.Think[1].Seconds(),
 		StakeMin: r.plan.Stakes[0], StakeMax: r.plan.Stakes[1],
@@ -456,7 +458,11 @@ func (r *Report) WriteText(w io.Writer) {
 	if c.Scenario != "" {
 		fmt.Fprintf(w, "%s: %s\n", strings.TrimSuffix(c.Scenario+", "+c.Variant, ", "), c.About)
 	}
-	fmt.Fprintf(w, "%s players on %s for %s, %s\n", grouped(c.Users), c.Target, seconds(c.Played), load)
+	through := ""
+	if c.Through != nil {
+		through = fmt.Sprintf(" through %d addresses", len(c.Through))
+	}
+	fmt.Fprintf(w, "%s players on %s%s for %s, %s\n", grouped(c.Users), c.Target, through, seconds(c.Played), load)
 	fmt.Fprintf(w, "%s, %s, %d CPUs, %s, %d workers, seed %d\n\n", c.Host, c.Kernel, c.CPUs, c.Go, c.Workers, c.Seed)
 
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)

@@ -182,12 +182,15 @@ func TestReadAddresses(t *testing.T) {
 }
 
 func TestPortsRunOut(t *testing.T) {
-	if err := enoughPorts(28_232, 1, 28_232); err != nil {
+	if err := enoughPorts(28_232, 1, 1, 28_232); err != nil {
 		t.Error(err)
 	}
-	err := enoughPorts(60_000, 2, 28_232)
+	err := enoughPorts(60_000, 2, 1, 28_232)
 	if err == nil || !strings.Contains(err.Error(), "60000 users need as many local ports and 2 source addresses have 56464") ||
 		!strings.Contains(err.Error(), "from 3 addresses") {
+		t.Error(err)
+	}
+	if err := enoughPorts(100_000, 1, 4, 28_232); err != nil { // of one source, to each of four addresses
 		t.Error(err)
 	}
 }

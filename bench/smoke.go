@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -25,6 +27,10 @@ type SmokeConfig struct {
 	Binary string   // of the server
 	Args   []string // more flags for `serve`
 	Dir    string   // where the data directory is made and removed; empty: the system's temporary directory
+
+	// Through are addresses of this host for players to connect to, and from: each to each, in turn. Nil: loopback, where each player has an
+	// address of its own.
+	Through []netip.Addr
 
 	Users       int           // 10,000
 	ConnectRate float64       // see Plan
@@ -79,7 +85,10 @@ func Smoke(ctx context.Context, c SmokeConfig) (*Report, error) {
 		return nil, fmt.Errorf("make a data directory: %w", err)
 	}
 	defer os.RemoveAll(data)
-	server, err := startServer(ctx, c.Binary, data, c.Credits, c.Args, c.Users)
+	if err := checkSources(c.Through); err != nil {
+		return nil, err
+	}
+	server, err := startServer(ctx, c.Binary, data, c.Credits, slices.Concat(doorsFor(c.Through, c.Users), c.Args), c.Users)
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +117,7 @@ func (c *SmokeConfig) play(ctx context.Context, server *child) (*Report, error) 
 		}
 	}
 	plan := Plan{
-		Target: "ws://" + server.addresses.Listen + "/ws", Users: c.Users, ConnectRate: c.ConnectRate, Duration: c.Duration,
+		Target: "ws://" + server.addresses.Listen + "/ws", Through: c.Through, Sources: c.Through, Users: c.Users, ConnectRate: c.ConnectRate, Duration: c.Duration,
 		StakeRate: c.StakeRate, Game: game.Game, Alone: true, Seed: c.Seed, Workers: c.Workers,
 		Server: []int{server.command.Process.Pid}, Log: c.Log, Progress: c.Progress,
 		patience: c.patience,
@@ -135,6 +144,14 @@ func (c *SmokeConfig) enough(r *Report) error {
 		wrong = append(wrong, fmt.Errorf("%d broadcasts came, about %.0f were due", r.Delivered.Broadcasts, batches))
 	}
 	return errors.Join(wrong...)
+}
+
+// doorsFor are flags of a server for players who come through these addresses, so many from each: on all of the host's, and without limits by address.
+func doorsFor(through []netip.Addr, users int) []string {
+	if through == nil {
+		return nil
+	}
+	return []string{"--listen", ":0", "--per-address", fmt.Sprint(users), "--address-handshakes", fmt.Sprint(users)}
 }
 
 // child is a server that was started for a run.

@@ -35,6 +35,7 @@ type Stage struct {
 
 	Cores    int          // that the server may use; 0: all
 	Server   []int        // its processes, to measure; nil: found by its port where it is on this host
+	Through  []netip.Addr // see Plan
 	Sources  []netip.Addr // see Plan
 	Workers  int          // see Plan
 	NoLimits bool         // the machine's limits are not measured
@@ -74,7 +75,7 @@ func (s *Scenario) Run(ctx context.Context, on Stage) (report *Report, err error
 		credits = stageCredits
 	}
 	// After a storm or a stall, the stakes that are due fall on whoever is back first: that is the plan's doing, not a player's haste.
-	flags := slices.Concat([]string{"--stakes-per-second=0"}, s.Serve, on.Serve)
+	flags := slices.Concat([]string{"--stakes-per-second=0"}, doorsFor(on.Through, s.Users), s.Serve, on.Serve)
 	free := func() {}
 	if on.Cores > 0 {
 		if free, err = confine(on.Cores); err != nil {
@@ -130,7 +131,7 @@ func (s *Scenario) play(ctx context.Context, on *Stage) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	plan.Target, plan.Sources, plan.Workers, plan.Server = on.Target, on.Sources, on.Workers, on.Server
+	plan.Target, plan.Through, plan.Sources, plan.Workers, plan.Server = on.Target, on.Through, on.Sources, on.Workers, on.Server
 	plan.Alone = on.Binary != "" && on.Admin != ""
 	plan.Log, plan.Progress, plan.Live, plan.patience = on.Log, on.Progress, on.Live, on.patience
 	if on.Admin != "" {
@@ -172,16 +173,16 @@ func (s *Scenario) play(ctx context.Context, on *Stage) (*Report, error) {
 
 // look finds out before a run what would make it one of faults only: nobody there, no guests welcome, no game.
 func (on *Stage) look(ctx context.Context, s *Scenario) error {
-	t, err := resolve(ctx, on.Target)
+	t, err := resolve(ctx, on.Target, on.Through)
 	if err != nil {
 		return err
 	}
-	c, err := call(ctx, on.Target)
+	c, err := call(ctx, t.urls()[0])
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	if err := (&Plan{Users: s.Users, Sources: on.Sources}).checkPorts(t); err != nil {
+	if err := (&Plan{Users: s.Users, Through: on.Through, Sources: on.Sources}).checkPorts(t); err != nil {
 		return err
 	}
 	if err := checkDescriptors(s.Users); err != nil {

@@ -24,14 +24,13 @@ type worker struct {
 	tallies chan<- *tally // to Run; never full, see Run
 	spare   <-chan *tally // back from Run
 
-	plan    *Plan
-	target  *target
-	family  int
-	address unix.Sockaddr // of the target
-	number  int
-	base    time.Time // of all instants below: they count from the run's start
-	seed    maphash.Seed
-	dice    *rand.Rand
+	plan   *Plan
+	target *target
+	doors  []unix.Sockaddr // of the target
+	number int
+	base   time.Time // of all instants below: they count from the run's start
+	seed   maphash.Seed
+	dice   *rand.Rand
 
 	poll  int // epoll
 	alarm int // eventfd
@@ -98,7 +97,7 @@ func newWorker(plan *Plan, t *target, number int, base time.Time, seed maphash.S
 		tick: plan.patience.tick, stakeAt: farFuture, stormAt: farFuture, partAt: farFuture,
 	}
 	w.tally = <-spare
-	w.family, w.address = t.address()
+	w.doors = t.doors()
 	// Players go round: worker w of W has w, w+W, w+2W, …
 	w.players = make([]player, (plan.Users-number+plan.Workers-1)/plan.Workers)
 	for i := range w.players {
@@ -446,14 +445,15 @@ func (w *worker) serve(event unix.EpollEvent) {
 
 // connect begins a TCP connection.
 func (w *worker) connect(p *player) {
-	fd, err := unix.Socket(w.family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	door := w.door(p.number)
+	fd, err := unix.Socket(familyOf(door), unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		w.lose(p, "connect: "+remedy(err), "socket")
 		return
 	}
 	p.fd, p.stage = int32(fd), stageConnecting
 	w.tally.connections.Attempts++
-	if err := w.dial(p); err != nil && !errors.Is(err, unix.EINPROGRESS) {
+	if err := w.dial(p, door); err != nil && !errors.Is(err, unix.EINPROGRESS) {
 		w.lose(p, "connect: "+remedy(err), err.Error())
 		return
 	}
@@ -468,7 +468,7 @@ func (w *worker) eventName(p *player) int32 {
 	return int32((p.number - w.number) / w.plan.Workers)
 }
 
-func (w *worker) dial(p *player) error {
+func (w *worker) dial(p *player, door unix.Sockaddr) error {
 	fd := int(p.fd)
 	if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
 		return err
@@ -493,20 +493,31 @@ func (w *worker) dial(p *player) error {
 			return fmt.Errorf("connect from %s: %w", addressOf(from), err)
 		}
 	}
-	return unix.Connect(fd, w.address)
+	return unix.Connect(fd, door)
 }
+
+// door is the address that player i connects to.
+func (w *worker) door(i int) unix.Sockaddr { return w.doors[i%len(w.doors)] }
 
 // source is the address that player i connects from; ok is false where the kernel shall choose.
 func (w *worker) source(i int) (from unix.Sockaddr, ok bool) {
+	turn := i / len(w.doors)
 	switch sources := w.plan.Sources; {
-	case sources != nil && sources[i%len(sources)].Is4():
-		return &unix.SockaddrInet4{Addr: sources[i%len(sources)].As4()}, true
+	case sources != nil && sources[turn%len(sources)].Is4():
+		return &unix.SockaddrInet4{Addr: sources[turn%len(sources)].As4()}, true
 	case sources != nil:
-		return &unix.SockaddrInet6{Addr: sources[i%len(sources)].As16()}, true
+		return &unix.SockaddrInet6{Addr: sources[turn%len(sources)].As16()}, true
 	case w.target.loopback:
 		return &unix.SockaddrInet4{Addr: source(i)}, true
 	}
 	return nil, false
+}
+
+func familyOf(a unix.Sockaddr) int {
+	if addressOf(a).Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
 }
 
 func addressOf(a unix.Sockaddr) netip.Addr {

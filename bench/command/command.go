@@ -50,6 +50,7 @@ type Run struct {
 
 	Repeat int `default:"1" help:"So many runs, one after the other, into FILE-1.json and so on: five of each are what report compares with intervals."`
 
+	Through []string `help:"Addresses of the server's host to connect to, one for each user in turn, instead of the target's: single ones, FIRST-LAST, networks. A server of the run's own listens on all." placeholder:"ADDR"`
 	From    []string `help:"Addresses to connect from: single ones, FIRST-LAST, networks. Without it: one for each user where the target is on loopback." placeholder:"ADDR"`
 	Workers int      `help:"Event loops of the generator; 0: one for every two CPUs."`
 	Serve   []string `help:"One more flag for a server of its own; may be repeated: --serve=--idle=1h." placeholder:"FLAG"`
@@ -133,7 +134,11 @@ func (c *Run) play(ctx context.Context, log *slog.Logger, s *bench.Scenario, suf
 	if err != nil {
 		return err
 	}
-	on := bench.Stage{Target: c.Target, Admin: c.Admin, Token: c.Token, Binary: binary, Serve: c.Serve, Server: c.PID, Sources: from,
+	through, err := bench.ReadAddresses(c.Through)
+	if err != nil {
+		return err
+	}
+	on := bench.Stage{Target: c.Target, Admin: c.Admin, Token: c.Token, Binary: binary, Serve: c.Serve, Server: c.PID, Through: through, Sources: from,
 		Workers: c.Workers, Log: log, NoLimits: c.NoLimit, Cost: c.Cost}
 	if on.Target != "" {
 		on.Binary = ""
