@@ -27,6 +27,8 @@ import (
 
 	"github.com/alecthomas/kong"
 	kongtoml "github.com/alecthomas/kong-toml"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sys/unix"
 
 	"tote/server/bench"
@@ -136,6 +138,7 @@ type serve struct {
 	Graphite      string        `help:"Send metrics to this Graphite, in its plaintext protocol." placeholder:"HOST:PORT"`
 	MetricsPrefix string        `help:"What the names that StatsD and Graphite get begin with." placeholder:"NAME."`
 	MetricsEvery  time.Duration `default:"10s" help:"How often they get them." placeholder:"TIME"`
+	OtlpEndpoint  string        `help:"Send traces of operators' requests, the start, answers about the past, snapshots and the stop to this OpenTelemetry receiver, by OTLP over HTTP; OTEL_EXPORTER_OTLP_ENDPOINT and the like are heeded too." placeholder:"URL"`
 
 	ForgetHistory bool `help:"Start though views.db is gone or does not reach as far as the snapshot: statements and archives of before are lost."`
 }
@@ -204,8 +207,15 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger, level *slog.LevelVar)
 	if err := supervisor.Status("replaying the journal"); err != nil {
 		return err
 	}
+	traces, err := insight.OpenTraces(ctx, c.OtlpEndpoint, log)
+	if err != nil {
+		return err
+	}
+	defer traces.Close()
+	starting, start := traces.Start(context.Background(), "start")
+	defer start.End()
 	commits := new(insight.Commits)
-	kept, replica, err := c.recover(log, commits)
+	kept, replica, err := c.recover(starting, log, commits, traces)
 	if err != nil {
 		return err
 	}
@@ -236,7 +246,8 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger, level *slog.LevelVar)
 			players.Deliver(b)
 			desk.Deliver(b)
 		},
-		Passed: func(at proto.Time) bool { return players.Passed(at) },
+		Passed:   func(at proto.Time) bool { return players.Passed(at) },
+		Answered: traces.Answered(func(s market.Session) trace.SpanContext { return desk.SpanOf(s) }),
 	}, replica)
 	if err != nil {
 		return errors.Join(err, kept.Close())
@@ -254,7 +265,7 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger, level *slog.LevelVar)
 	}
 	shown := insight.New(insight.Sources{Players: players.Stats, Market: m.Meters, Depths: m.Depths, Overdue: m.Overdue,
 		Journal: func() insight.Journal { return insight.Journal(kept.Stats()) }, Commits: commits, Money: replica.Totals, Data: c.Data})
-	desk = admin.New(admin.Config{Token: c.AdminToken, Mint: players.Token, Gather: shown, Log: log, Level: level,
+	desk = admin.New(admin.Config{Token: c.AdminToken, Mint: players.Token, Gather: shown, Tracer: traces, Log: log, Level: level,
 		Present: players.Present, Slowest: players.Slowest, Record: c.recordings(kept), Ready: func() error { return context.Cause(ctx) }}, m)
 
 	kept.Start(replica, m.Durable, m.Viewed)
@@ -268,6 +279,7 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger, level *slog.LevelVar)
 	if err := c.announce(log, players.Addr(), operators.Addr()); err != nil {
 		return errors.Join(err, kept.Close())
 	}
+	start.End()
 	emission := insight.Emission{StatsD: c.Statsd, Graphite: c.Graphite, Prefix: c.MetricsPrefix, Every: c.MetricsEvery, Log: log}
 	emitting, silence := context.WithCancel(ctx)
 	var told sync.WaitGroup
@@ -280,14 +292,27 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger, level *slog.LevelVar)
 		stopDemo = demo(ctx, log, players.Addr(), operators.Addr(), c.AdminToken)
 	}
 
+	asked := make(chan time.Time, 1) // to stop
+	defer context.AfterFunc(ctx, func() { asked <- time.Now() })()
 	err = players.Run(ctx)
+	ended := time.Now()
+	stopped := ended
+	select {
+	case stopped = <-asked:
+	default: // it ended by itself
+	}
+	stopping, stop := traces.Start(context.Background(), "stop", trace.WithTimestamp(stopped))
+	defer stop.End()
+	traces.Record(stopping, "drain", stopped, ended)
 	watching.Wait()
 	stopDemo()
 	closing, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	err = errors.Join(err, office.Shutdown(closing))
+	ended = time.Now()
 	m.Stop()
 	err = errors.Join(err, kept.Close())
+	traces.Record(stopping, "close the journal", ended, time.Now())
 	if live, followed := m.Digest(), replica.Digest(); err == nil && live != followed {
 		err = fmt.Errorf("the market and its journal disagree: digest %x, and %x from the records; keep the data and report this", live, followed)
 	}
@@ -330,8 +355,10 @@ func supervise(ctx context.Context, log *slog.Logger, supervisor *systemd.Servic
 }
 
 // recover opens the store and rebuilds the market from it.
-func (c *serve) recover(log *slog.Logger, commits *insight.Commits) (*store.Store, *market.Replica, error) {
-	kept, err := store.Open(c.Data, store.Options{Interval: c.Durability.interval, SnapshotEvery: c.SnapshotAt, ForgetHistory: c.ForgetHistory, Log: log, Committed: commits.Add, Fatal: func(err error) {
+func (c *serve) recover(ctx context.Context, log *slog.Logger, commits *insight.Commits, traces *insight.Traces) (*store.Store, *market.Replica, error) {
+	_, span := traces.Start(ctx, "recover")
+	defer span.End()
+	kept, err := store.Open(c.Data, store.Options{Interval: c.Durability.interval, SnapshotEvery: c.SnapshotAt, ForgetHistory: c.ForgetHistory, Log: log, Committed: commits.Add, Snapshotted: traces.Snapshotted, Fatal: func(err error) {
 		log.Error("the journal failed; memory is ahead of the disk, so the server stops here", "error", err)
 		os.Exit(2)
 	}})
@@ -345,6 +372,7 @@ func (c *serve) recover(log *slog.Logger, commits *insight.Commits) (*store.Stor
 	if err != nil {
 		return nil, nil, errors.Join(err, kept.Close())
 	}
+	span.SetAttributes(attribute.Int64("tote.record", int64(recovery.LastSeq)), attribute.Int64("tote.replayed", int64(recovery.Replayed)))
 	log.Info("recovered", "data", c.Data, "did", recovery.String())
 	return kept, replica, nil
 }

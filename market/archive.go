@@ -42,7 +42,8 @@ type lookup struct {
 	missed  *missed             // else it is the command
 	need    proto.Seq           // the views must reach this first
 	until   proto.Time          // but no longer than until then
-	head    uint64              // the account's last entry when this was looked at first; 0: not yet
+	came    proto.Time
+	head    uint64 // the account's last entry when this was looked at first; 0: not yet
 }
 
 // missed asks for what an account was told while a session was away, and comes back as the answer. Whoever holds it owns it.
@@ -104,14 +105,14 @@ func (a *archive) turn(now proto.Time) (next proto.Time) {
 	durable := proto.Seq(a.market.durable.Load()) // read after them: nobody was told more when he asked
 	for i := range a.letters {
 		if m := a.letters[i].missed; m != nil {
-			a.waiting = append(a.waiting, lookup{missed: m, need: m.need, until: math.MaxInt64}) // until it is all there
+			a.waiting = append(a.waiting, lookup{missed: m, need: m.need, until: math.MaxInt64, came: a.now}) // until it is all there
 			continue
 		}
 		e := a.letters[i].errand
-		a.waiting = append(a.waiting, lookup{command: e.command, circles: e.circles, need: durable, until: a.now + archiveWait})
+		a.waiting = append(a.waiting, lookup{command: e.command, circles: e.circles, need: durable, until: a.now + archiveWait, came: a.now})
 	}
 	for i := range a.commands {
-		a.waiting = append(a.waiting, lookup{command: a.commands[i], need: durable, until: a.now + archiveWait})
+		a.waiting = append(a.waiting, lookup{command: a.commands[i], need: durable, until: a.now + archiveWait, came: a.now})
 	}
 	a.letters, a.commands = reuse(a.letters), reuse(a.commands)
 	next = a.now + proto.Hour
@@ -190,8 +191,32 @@ func (a *archive) answer(q *lookup, reached proto.Seq) bool {
 	} else {
 		a.batch.Outs = append(a.batch.Outs, Out{Kind: OutMessage, To: c.From, Message: m})
 	}
+	a.report(q, refusal)
 	a.say(archiveBatch)
 	return true
+}
+
+// Answered is what is told of an answer about the past, before whoever asked has it.
+type Answered struct {
+	About       string // "statement", "history", "archive", "leaders"; "missed": what a session was away from
+	To          Session
+	Account     proto.AccountID // 0: nobody's, or an operator's question about a game
+	Refusal     proto.Refusal
+	Came, Ended proto.Time // when it reached the archive; it may have waited there for the views
+}
+
+var abouts = map[CommandKind]string{ShowStatement: "statement", ShowHistory: "history", ShowArchive: "archive", ShowLeaders: "leaders"}
+
+// report tells of an answer, if somebody wants to know.
+func (a *archive) report(q *lookup, refusal proto.Refusal) {
+	if a.market.config.Answered == nil {
+		return
+	}
+	told := Answered{About: abouts[q.command.Kind], To: q.command.From, Account: q.command.Account, Refusal: refusal, Came: q.came, Ended: a.market.config.Now()}
+	if q.missed != nil {
+		told.About, told.To, told.Account = "missed", q.missed.to, q.missed.account
+	}
+	a.market.config.Answered(told)
 }
 
 // admits reports whether somebody in these circles may see the game.
@@ -337,6 +362,7 @@ func (a *archive) answerMissed(q *lookup) bool {
 			break
 		}
 	}
+	a.report(q, proto.Accepted)
 	a.market.shardOfAccount(m.account).inbox.post([]letter{{kind: letterMissed, account: m.account, missed: m}}, 0)
 	return true
 }

@@ -66,6 +66,7 @@ type Config struct {
 	Reports         int                      // of players suspend a question; 0: 3
 	ChallengeFor    proto.Time               // so long may be challenged whom the asker of a question names; 0: 10 min
 	Views           Views                    // what the replica that New gets tells of the past; nil: nothing is known of it
+	Answered        func(Answered)           // told of each answer about the past, on the archive's goroutine; nil: nobody wants to know
 }
 
 // Limits of the market.

@@ -88,6 +88,9 @@ func (f *follower) takeSnapshot() error {
 			return err
 		}
 	}
+	if s.opts.Snapshotted != nil {
+		s.opts.Snapshotted(m.seq, m.bytes, began)
+	}
 	s.opts.Log.Info("snapshot taken", "seq", m.seq, "bytes", m.bytes, "took", time.Since(began))
 	return nil
 }

@@ -58,6 +58,10 @@ type Options struct {
 	// records were in it. Nil means nobody wants to know.
 	Committed func(took time.Duration, records uint64)
 
+	// Snapshotted is called after each snapshot, on the follower's goroutine: the record at which it stands, its size, and when it was begun,
+	// after which what it covers was trimmed too. Nil means nobody wants to know.
+	Snapshotted func(seq, bytes uint64, began time.Time)
+
 	// Fatal is called once, on the committer goroutine, when a write or a sync
 	// or the follower failed: memory is now ahead of the disk, and nothing is
 	// acknowledged any more. It must not call Close. Nil means log and panic.

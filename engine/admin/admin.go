@@ -26,6 +26,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"tote/server/market"
 	"tote/server/proto"
@@ -50,6 +52,7 @@ type Config struct {
 	Ready   func() error                 // says why the server is not ready; nil: it is
 	Record  Record                       // writes a game's recording; nil: nothing is recorded
 	Gather  prometheus.Gatherer          // what /metrics shows; prometheus.DefaultGatherer
+	Tracer  trace.Tracer                 // of operators' requests; nil: nobody traces them
 	Log     *slog.Logger                 // slog.Default
 	Level   *slog.LevelVar               // of Log, set by PUT /log; nil: one that nobody reads
 	Timeout time.Duration                // that an answer of the market is waited for; 5 s
@@ -72,10 +75,16 @@ type Desk struct {
 	handler http.Handler
 
 	mu      sync.Mutex
-	asked   uint64                             // requests so far; makes sessions
-	waiting map[market.Session]chan market.Out // each has room for the one answer
-	games   map[proto.GameID]*proto.Game       // the catalogue; changed only by replacing
-	ended   []proto.GameID                     // of the catalogue, in the order in which they ended
+	asked   uint64                       // requests so far; makes sessions
+	waiting map[market.Session]waiter    // for the market's answer
+	games   map[proto.GameID]*proto.Game // the catalogue; changed only by replacing
+	ended   []proto.GameID               // of the catalogue, in the order in which they ended
+}
+
+// waiter is a handler that waits.
+type waiter struct {
+	answer chan market.Out   // has room for the one
+	span   trace.SpanContext // of its request
 }
 
 // Check refuses to listen where everybody could run the market.
@@ -113,12 +122,15 @@ func New(c Config, m Market) *Desk {
 	if c.Level == nil {
 		c.Level = new(slog.LevelVar)
 	}
+	if c.Tracer == nil {
+		c.Tracer = noop.NewTracerProvider().Tracer("")
+	}
 	if c.Timeout <= 0 {
 		c.Timeout = timeoutDefault
 	}
 	d := &Desk{
 		config: c, market: m, digest: sha256.Sum256([]byte(c.Token)),
-		waiting: map[market.Session]chan market.Out{}, games: map[proto.GameID]*proto.Game{},
+		waiting: map[market.Session]waiter{}, games: map[proto.GameID]*proto.Game{},
 	}
 	d.handler = d.routes()
 	return d
@@ -162,7 +174,7 @@ func (d *Desk) routes() http.Handler {
 	outside := http.NewServeMux() // what needs no token
 	outside.HandleFunc("GET "+control.PathHealth, func(w http.ResponseWriter, _ *http.Request) { ok(w) })
 	outside.HandleFunc("GET "+control.PathReady, d.ready)
-	outside.Handle("/", d.guard(speak(mux)))
+	outside.Handle("/", d.guard(d.trace(speak(mux))))
 	return d.log(outside)
 }
 
@@ -235,9 +247,9 @@ func (d *Desk) Deliver(b *market.Batch) {
 func (d *Desk) answer(o *market.Out) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if waiter := d.waiting[o.To]; waiter != nil {
+	if w, ok := d.waiting[o.To]; ok {
 		delete(d.waiting, o.To)
-		waiter <- *o
+		w.answer <- *o
 	}
 }
 
@@ -278,7 +290,9 @@ var (
 
 // ask has a command carried out and returns the market's answer.
 func (d *Desk) ask(r *http.Request, c *market.Command) (market.Out, error) {
-	waiter := make(chan market.Out, 1)
+	_, span := d.config.Tracer.Start(r.Context(), "ask the market")
+	defer span.End()
+	waiter := waiter{make(chan market.Out, 1), span.SpanContext()}
 	c.From = d.wait(waiter)
 	if !d.market.Submit(c) {
 		d.forget(c.From)
@@ -287,7 +301,7 @@ func (d *Desk) ask(r *http.Request, c *market.Command) (market.Out, error) {
 	late := time.NewTimer(d.config.Timeout)
 	defer late.Stop()
 	select {
-	case out := <-waiter:
+	case out := <-waiter.answer:
 		return out, nil
 	case <-late.C:
 		d.forget(c.From)
@@ -299,12 +313,12 @@ func (d *Desk) ask(r *http.Request, c *market.Command) (market.Out, error) {
 }
 
 // wait enters a waiter under a session that no request had for the last 2^51 requests.
-func (d *Desk) wait(waiter chan market.Out) market.Session {
+func (d *Desk) wait(w waiter) market.Session {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.asked++
 	s := market.NewSession(market.DeskLoop, uint32(1+d.asked/market.SessionSlots%(market.SessionGenerations-1)), uint32(d.asked%market.SessionSlots))
-	d.waiting[s] = waiter
+	d.waiting[s] = w
 	return s
 }
 

@@ -552,7 +552,7 @@ func TestSessionsDiffer(t *testing.T) {
 	d := New(Config{}, nil)
 	seen := map[market.Session]bool{}
 	for _, d.asked = range []uint64{0, 1, market.SessionSlots - 2, market.SessionSlots - 1, market.SessionSlots, 2*market.SessionSlots - 1} {
-		s := d.wait(nil)
+		s := d.wait(waiter{})
 		if seen[s] || s.Loop() != market.DeskLoop || s.Generation() == 0 {
 			t.Errorf("session %x: loop %d, generation %d, slot %d", uint64(s), s.Loop(), s.Generation(), s.Slot())
 		}
