@@ -266,7 +266,7 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger, level *slog.LevelVar)
 	shown := insight.New(insight.Sources{Players: players.Stats, Market: m.Meters, Depths: m.Depths, Overdue: m.Overdue,
 		Journal: func() insight.Journal { return insight.Journal(kept.Stats()) }, Commits: commits, Money: replica.Totals, Data: c.Data})
 	desk = admin.New(admin.Config{Token: c.AdminToken, Mint: players.Token, Gather: shown, Tracer: traces, Log: log, Level: level,
-		Present: players.Present, Slowest: players.Slowest, Record: c.recordings(kept), Ready: func() error { return context.Cause(ctx) }}, m)
+		Present: players.Present, Slowest: players.Slowest, Backup: kept.Backup, Record: c.recordings(kept), Ready: func() error { return context.Cause(ctx) }}, m)
 
 	kept.Start(replica, m.Durable, m.Viewed)
 	m.Start()

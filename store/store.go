@@ -17,7 +17,7 @@
 // Read block.go for how records lie in the file, commit.go for the way in,
 // follow.go and snapshot.go for what keeps the file small, recover.go for the
 // way back, tail.go for the mode that does not wait for the disk, views.go for
-// what is kept of the past.
+// what is kept of the past, backup.go for copies taken meanwhile.
 package store
 
 import (
@@ -429,6 +429,9 @@ type counters struct {
 	commits, records       atomic.Uint64
 	journal                atomic.Int64 // bytes of blocks not yet trimmed
 	lastCommit, allCommits atomic.Int64 // nanoseconds
+
+	backup   atomic.Uint64 // last record of the last backup; whoever took it
+	backupAt atomic.Int64  // when that was done, µs since 1970
 }
 
 // Stats are counters by value, each right at some moment of the call. Counts
@@ -450,6 +453,9 @@ type Stats struct {
 	ViewBytes    uint64 // size of views.db
 
 	CommitLast, CommitMean time.Duration // of the transactions, syncs included
+
+	Backup   uint64 // last record of the last backup since Open; 0: none
+	BackupAt int64  // when it was done, µs since 1970
 }
 
 // Stats returns the counters.
@@ -462,6 +468,7 @@ func (s *Store) Stats() Stats {
 	st.Synced = c.synced.Load()
 	st.Applied = c.applied.Load()
 	st.Snapshot = c.snapshot.Load()
+	st.Backup, st.BackupAt = c.backup.Load(), c.backupAt.Load()
 	st.Commits = c.commits.Load()
 	st.Records = c.records.Load()
 	st.JournalBytes = uint64(c.journal.Load())

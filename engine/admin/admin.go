@@ -50,6 +50,7 @@ type Config struct {
 	Present func(proto.GameID) int       // counts the connections in a game; nil: not counted
 	Slowest func() []control.Consumer    // names the slowest consumers; nil: nobody does
 	Ready   func() error                 // says why the server is not ready; nil: it is
+	Backup  Backup                       // copies the store; nil: there is none
 	Record  Record                       // writes a game's recording; nil: nothing is recorded
 	Gather  prometheus.Gatherer          // what /metrics shows; prometheus.DefaultGatherer
 	Tracer  trace.Tracer                 // of operators' requests; nil: nobody traces them
@@ -157,6 +158,7 @@ func (d *Desk) routes() http.Handler {
 	mux.HandleFunc("POST "+control.PathPoolApprove, onPool[struct{}](d, market.ApprovePool))
 	mux.HandleFunc("POST "+control.PathGameStakes, d.stakeAll)
 	mux.HandleFunc("GET "+control.PathGameRecording, d.showRecording)
+	mux.HandleFunc("GET "+control.PathBackup, d.showBackup)
 	mux.HandleFunc("POST "+control.PathPoolLock, onPool[proto.Locking](d, market.LockPool))
 	mux.HandleFunc("POST "+control.PathPoolSettle, onPool[proto.Settlement](d, market.SettlePool))
 	mux.HandleFunc("POST "+control.PathPoolWithdraw, onPool[proto.OutcomeWithdrawal](d, market.WithdrawOutcome))

@@ -60,6 +60,7 @@ type Command struct {
 		Export recordExport `cmd:"" help:"Write a game's recording to a file; the server must run with --record."`
 		Show   recordShow   `cmd:"" help:"Print what a recorded game came to."`
 	} `cmd:"" help:"Recordings."`
+	Backup  backup  `cmd:"" help:"Copy the data of a running server into a new directory, on this host; server audit --data checks it, server serve --data serves it."`
 	Replay  replay  `cmd:"" help:"Play a recorded game again, into another game of the server."`
 	Feed    play    `cmd:"" help:"Play a real match, event by event, at a chosen speed."`
 	Health  health  `cmd:"" help:"Ask whether the server lives and is ready."`

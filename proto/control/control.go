@@ -26,6 +26,7 @@
 //	POST /v1/pools/{id}/settle           Settlement       Answer
 //	POST /v1/pools/{id}/withdraw         OutcomeWithdrawal  Answer
 //	POST /v1/pools/{id}/void             Voiding          Answer
+//	GET  /v1/backup                                       a copy of the data, as tar (?rate= bytes per second)
 //	GET  /healthz                                         "ok" while the process answers at all
 //	GET  /readyz                                          "ok", or 503 and why not
 //	GET  /metrics                                         Prometheus' text format
@@ -77,6 +78,7 @@ const (
 	PathHealth        = "/healthz"
 	PathReady         = "/readyz"
 	PathMetrics       = "/metrics"
+	PathBackup        = "/v1/backup"
 	PathConsumers     = "/v1/consumers"
 	PathLog           = "/log"
 )
@@ -174,19 +176,24 @@ func (c *Client) Stake(ctx context.Context, g proto.GameID, batch proto.StakeBat
 // Recording copies a game's recording, up to all that was answered before.
 func (c *Client) Recording(ctx context.Context, g proto.GameID, to io.Writer) error {
 	path := fill(PathGameRecording, g)
-	response, err := c.send(ctx, http.MethodGet, path, nil)
+	from, err := c.stream(ctx, path)
 	if err != nil {
 		return err
 	}
-	defer response.Body.Close()
-	if response.StatusCode >= 300 {
-		b, err := io.ReadAll(io.LimitReader(response.Body, answerMax))
-		return fmt.Errorf("GET %s: %w", path, errors.Join(problem(response.StatusCode, b), err))
-	}
-	if _, err := io.Copy(to, response.Body); err != nil {
+	defer from.Close()
+	if _, err := io.Copy(to, from); err != nil {
 		return fmt.Errorf("GET %s: read the answer: %w", path, err)
 	}
 	return nil
+}
+
+// Sums is the last file of a backup: a line for each other, as sha256sum writes and checks them. A backup without it is torn.
+const Sums = "SHA256SUMS"
+
+// Backup returns a copy of the server's data, as tar: all that was answered before, while the server goes on. The server sends
+// at most rate bytes per second; 0: as many as it thinks right.
+func (c *Client) Backup(ctx context.Context, rate uint64) (io.ReadCloser, error) {
+	return c.stream(ctx, PathBackup+"?rate="+strconv.FormatUint(rate, 10))
 }
 
 // Questions shows the questions that players have asked in a game, those too that nobody else sees.
@@ -317,6 +324,20 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte) ([]by
 		return nil, fmt.Errorf("%s %s: %w", method, path, problem(response.StatusCode, b))
 	}
 	return b, nil
+}
+
+// stream makes one request for what may be long.
+func (c *Client) stream(ctx context.Context, path string) (io.ReadCloser, error) {
+	response, err := c.send(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return nil, err
+	}
+	if response.StatusCode < 300 {
+		return response.Body, nil
+	}
+	defer response.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(response.Body, answerMax))
+	return nil, fmt.Errorf("GET %s: %w", path, errors.Join(problem(response.StatusCode, b), err))
 }
 
 // send makes one request.

@@ -39,6 +39,8 @@ type Journal struct {
 	Appended, Durable, Synced, Applied, Viewed, Snapshot                          uint64
 	Commits, Records, PendingBytes, JournalBytes, FileBytes, ViewPairs, ViewBytes uint64
 	CommitLast, CommitMean                                                        time.Duration
+	Backup                                                                        uint64
+	BackupAt                                                                      int64
 }
 
 // Commits are the histograms of the journal's transactions. The committer adds to them, a few hundred times in a second.
@@ -144,6 +146,8 @@ func (from Sources) journal(show sink) {
 	show.number("journal_followed", "Last record that the follower has applied.", float64(j.Applied))
 	show.number("journal_viewed", "Record up to which the views of the past are complete.", float64(j.Viewed))
 	show.number("journal_snapshot", "Record at which the current snapshot stands.", float64(j.Snapshot))
+	show.number("journal_backup", "Last record of the last backup since the start.", float64(j.Backup))
+	show.number("backup_time_seconds", "When it was done, in seconds since 1970; 0: there was none.", float64(j.BackupAt)/1e6)
 	show.number("views_pairs_total", "Pairs put into the views of the past.", float64(j.ViewPairs))
 	show.number("views_bytes", "Size of views.db.", float64(j.ViewBytes))
 	show.number("store_bytes", "Size of store.db, free pages included.", float64(j.FileBytes))
