@@ -54,6 +54,7 @@ type (
 	Conditions struct {
 		Scenario    string            `json:"scenario,omitempty"`
 		Variant     string            `json:"variant,omitempty"`
+		Round       int               `json:"round,omitempty"` // of a contest: runs of one round are compared with each other; 0: of none
 		About       string            `json:"about,omitempty"`
 		Started     time.Time         `json:"started"`
 		Command     string            `json:"command"`

@@ -31,7 +31,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// serveHouse is `server serve` with a house behind it, and as much of the admin listener as Smoke needs. It has
+// serveHouse is `server serve` with a house behind it, and as much of the admin listener as Smoke and Scenario.Run need. It has
 // one flag more, for what the house shall do wrong.
 func serveHouse(args []string) error {
 	flags := map[string]string{}
@@ -92,6 +92,14 @@ func (h *house) desk() http.Handler {
 	handle(control.PathPoolLock, func(r *http.Request) proto.Answer {
 		h.lock(pool(r))
 		return proto.Answer{}
+	})
+	handle(control.PathPoolVoid, func(r *http.Request) proto.Answer {
+		h.void(pool(r))
+		return proto.Answer{}
+	})
+	mux.HandleFunc("GET "+control.PathHealth, func(http.ResponseWriter, *http.Request) {})
+	mux.HandleFunc("GET "+control.PathMetrics, func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprintln(w, `server_money_units{where="accounts"} 0`) // it keeps no sums: it pays what it likes
 	})
 	handle(control.PathPoolSettle, func(r *http.Request) proto.Answer {
 		var s proto.Settlement

@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
-	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,6 +29,7 @@ type Stage struct {
 	Token  string // for operators
 
 	Binary string   // of the server to start
+	Rival  *Rival   // which of the servers that it has; nil: ours
 	Serve  []string // more flags for it
 	Dir    string   // where its data directory is made and removed; empty: the system's temporary directory
 
@@ -74,35 +74,42 @@ func (s *Scenario) Run(ctx context.Context, on Stage) (report *Report, err error
 	if credits == 0 {
 		credits = stageCredits
 	}
-	// After a storm or a stall, the stakes that are due fall on whoever is back first: that is the plan's doing, not a player's haste.
-	flags := slices.Concat([]string{"--stakes-per-second=0"}, doorsFor(on.Through, s.Users), s.Serve, on.Serve)
+	rival, flags := on.Rival, on.Serve
+	if rival == nil {
+		rival = &Rivals[0]
+	}
+	if rival == &Rivals[0] { // a scenario's flags are our server's
+		flags = slices.Concat(doorsFor(on.Through, s.Users), s.Serve, on.Serve)
+	}
 	free := func() {}
 	if on.Cores > 0 {
 		if free, err = confine(on.Cores); err != nil {
 			return nil, err
 		}
 	}
-	server, err := startServer(ctx, on.Binary, data, credits, flags, s.Users)
+	server, err := rival.start(ctx, on.Binary, data, credits, flags, s.Users)
 	free()
 	if err != nil {
 		return nil, err
 	}
-	on.Target, on.Admin, on.Server = "ws://"+server.addresses.Listen+"/ws", "http://"+server.addresses.Admin, []int{server.command.Process.Pid}
+	on.Target, on.Admin, on.Server = server.target, server.admin, server.pids
 	on.data = data
 	report, err = s.play(ctx, &on)
 	if report == nil {
 		return nil, errors.Join(err, server.stop())
 	}
 	report.note(auditStop, server.stop())
-	report.note(auditJournal, on.auditJournal(data))
+	if rival.Audit != nil {
+		report.note(auditJournal, rival.audit(on.Binary, data))
+	}
 	return report, err
 }
 
 // The audits of what the server has kept, beside the players' own.
 const (
 	auditMoney   = "accounts + pools + house = deposits − withdrawals"
-	auditStop    = "the server stops in order, its market and its journal agreeing"
-	auditJournal = "the journal has every checksum, sum and stake"
+	auditStop    = "the server is there to the end, and stops in order"
+	auditJournal = "what it has left has every checksum, sum and stake"
 )
 
 // note adds an audit's result to the checks.
@@ -256,15 +263,6 @@ func metrics(text string) map[string]float64 {
 		}
 	}
 	return values
-}
-
-// auditJournal runs the server's own audit over what it has left.
-func (on *Stage) auditJournal(data string) error {
-	out, err := exec.Command(on.Binary, "audit", "--data", data).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))
-	}
-	return nil
 }
 
 // Again is the command that runs the scenario once more, with what was chosen for it.

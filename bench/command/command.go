@@ -3,6 +3,7 @@
 package command
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -25,6 +26,7 @@ import (
 // Bench is the commands.
 type Bench struct {
 	Run       Run       `cmd:"" help:"Play a scenario, on a server that runs or on one of its own, and audit it."`
+	Compare   Compare   `cmd:"" help:"Play a scenario on several servers in turn, ours and others that speak its protocol, and lay them side by side."`
 	Scenarios Scenarios `cmd:"" help:"List the built-in scenarios."`
 	Report    Report    `cmd:"" help:"Lay runs side by side on one page of HTML."`
 	Limit     Limit     `cmd:"" help:"Say what the kernel allows on this machine: a write, a read, a synced append, the codec."`
@@ -111,21 +113,7 @@ func name(variant string) string {
 
 // play plays one variant; suffix tells its files from those of others.
 func (c *Run) play(ctx context.Context, log *slog.Logger, s *bench.Scenario, suffix string) error {
-	if c.Users > 0 {
-		s.Users = c.Users
-	}
-	if c.Rate > 0 {
-		s.Rate = c.Rate
-	}
-	if c.Duration > 0 {
-		s.Duration = bench.Span(c.Duration)
-	}
-	if c.Stakes > 0 {
-		s.Players.Stakes = c.Stakes
-	}
-	if c.Seed > 0 {
-		s.Seed = c.Seed
-	}
+	adapt(s, c.Users, c.Rate, c.Duration, c.Stakes, c.Seed)
 	binary, err := self()
 	if err != nil {
 		return err
@@ -165,6 +153,15 @@ func (c *Run) play(ctx context.Context, log *slog.Logger, s *bench.Scenario, suf
 		err = errors.Join(err, writeTo(suffixed(c.JSON, suffix), func(w io.Writer) error { return write(w, report) }))
 	}
 	return err
+}
+
+// adapt gives a scenario other numbers; 0: its own.
+func adapt(s *bench.Scenario, users int, rate bench.Rate, duration time.Duration, stakes bench.Rate, seed uint64) {
+	s.Users = cmp.Or(users, s.Users)
+	s.Rate = cmp.Or(rate, s.Rate)
+	s.Duration = cmp.Or(bench.Span(duration), s.Duration)
+	s.Players.Stakes = cmp.Or(stakes, s.Players.Stakes)
+	s.Seed = cmp.Or(seed, s.Seed)
 }
 
 // withPath adds the path that players connect to, where the target has none.

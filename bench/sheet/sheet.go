@@ -111,7 +111,7 @@ func (s *Sheet) Write(w io.Writer) error {
 	}
 	return layout.Execute(w, map[string]any{
 		"Sheet": s, "Runs": s.runs(), "Latencies": s.latencies(), "Compared": s.compared(), "Kiviats": s.kiviats(), "Fit": s.fit(), "FitText": text.String(),
-		"Few": s.few(), "Settings": s.settings(), "Raw": template.JS(raw), // json.Marshal escapes <, > and &
+		"Few": s.few(), "Judged": s.judged(), "Settings": s.settings(), "Raw": template.JS(raw), // json.Marshal escapes <, > and &
 		"Axes": bench.Axes, "Productive": s.productive(),
 	})
 }
@@ -119,6 +119,7 @@ func (s *Sheet) Write(w io.Writer) error {
 // run is what the page shows of one.
 type run struct {
 	*bench.Report
+	group   *Group
 	Name    string
 	Good    bool
 	Failed  string
@@ -130,7 +131,7 @@ func (s *Sheet) runs() []run {
 	var all []run
 	for _, g := range s.Groups {
 		for i, r := range g.Runs {
-			shown := run{Report: r, Name: g.Name, Figures: timelines(r)}
+			shown := run{Report: r, group: g, Name: g.Name, Figures: timelines(r)}
 			if len(g.Runs) > 1 {
 				shown.Name = fmt.Sprintf("%s, run %d", g.Name, i+1)
 			}
@@ -142,6 +143,16 @@ func (s *Sheet) runs() []run {
 			r.WriteClients(&text)
 			shown.Clients = text.String()
 			all = append(all, shown)
+		}
+	}
+	return all
+}
+
+// firsts are the first run of each group: more lines than groups would hide one another.
+func (s *Sheet) firsts() (all []run) {
+	for _, r := range s.runs() {
+		if len(all) == 0 || all[len(all)-1].group != r.group {
+			all = append(all, r)
 		}
 	}
 	return all
@@ -163,7 +174,7 @@ func (s *Sheet) latencies() []template.HTML {
 		{"away → back in a game", func(l *bench.Latencies) *bench.Times { return &l.Return }},
 	} {
 		p := Plot{Title: of.title, X: "share of all", Y: "ms", LogY: true, Nines: true}
-		for _, r := range s.runs() {
+		for _, r := range s.firsts() {
 			t := of.times(&r.Latency)
 			if t.Count == 0 {
 				continue
@@ -258,60 +269,13 @@ func timelines(r *bench.Report) []template.HTML {
 	return figures
 }
 
-// row is a score over all groups.
-type row struct {
-	Score
-	Values []string
-	Ratios []string // by the first group; the first one's own is missing
-}
-
-func (s *Sheet) compared() []row {
-	var rows []row
-	for i := range scores {
-		score := &scores[i]
-		r := row{Score: *score}
-		any := false
-		for j, g := range s.Groups {
-			mean := g.Mean(score)
-			any = any || mean > 0
-			r.Values = append(r.Values, short(round(mean)))
-			if j == 0 {
-				continue
-			}
-			said := "–"
-			if by, ok := ratio(score, s.Groups[0], g); ok {
-				said = strings.TrimSpace(by.Says() + " " + by.Verdict(score.Better))
-			}
-			r.Ratios = append(r.Ratios, said)
-		}
-		if any {
-			rows = append(rows, r)
-		}
-	}
-	return rows
-}
-
-// few says which groups have too few runs for an interval.
-func (s *Sheet) few() string {
-	var names []string
-	for _, g := range s.Groups {
-		if len(g.Runs) < runsMin {
-			names = append(names, fmt.Sprintf("%s (%d)", g.Name, len(g.Runs)))
-		}
-	}
-	if len(s.Groups) < 2 || len(names) == 0 {
-		return ""
-	}
-	return fmt.Sprintf("Ratios without an interval are one-off observations: %s have fewer than %d runs.", strings.Join(names, ", "), runsMin)
-}
-
-// kiviats draw the meters' means, architectures side by side.
+// kiviats draw the meters' means in the first run of each group, architectures side by side.
 func (s *Sheet) kiviats() []template.HTML {
 	all := Kiviat{Title: "meters", Axes: []string{"SLM", "SPM", "CRAM", "CRUM"}}
 	used := Kiviat{Title: "utilised resources (CRUM)", Axes: []string{"CPU %", "memory %", "MB/s sent"}}
 	load := Kiviat{Title: "load (SLM)", Axes: []string{"100 requests/s", "1000 users", "MB/s delivered"}}
 	done := Kiviat{Title: "performance (SPM)", Axes: []string{"answered", "100 answers/s", "100 ms / p99"}}
-	for _, r := range s.runs() {
+	for _, r := range s.firsts() {
 		m := r.Meters
 		if m == nil || m.Metered == nil {
 			continue
