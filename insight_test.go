@@ -123,7 +123,7 @@ func TestMetricsHoldWhatClientsDid(t *testing.T) {
 
 // The dashboard and the alerts ask for metrics that there are, and the runbook has each alert.
 func TestDashboardAndAlertsFit(t *testing.T) {
-	s := start(t, t.TempDir())
+	s := start(t, t.TempDir(), issue(t, t.TempDir(), "127.0.0.1")...)
 	c, _ := s.dial("Ada", 1000)
 	ask[*proto.Refused](t, c, proto.Request{Type: proto.RequestStake, ID: 1, Pool: 12345, Amount: 10})
 	if err := c.SendText(bytes.Repeat([]byte("x"), 1<<20)); err != nil { // closed with 1009

@@ -36,6 +36,7 @@ import (
 	"tote/server/engine"
 	"tote/server/engine/admin"
 	"tote/server/engine/admin/insight"
+	"tote/server/engine/certificate"
 	"tote/server/engine/ctl"
 	"tote/server/engine/feed"
 	"tote/server/engine/identity"
@@ -99,6 +100,10 @@ type serve struct {
 	Admin  string `default:"127.0.0.1:8081" help:"Address for operators. Off loopback it needs --admin-token." placeholder:"ADDR"`
 	Data   string `default:"data" type:"path" help:"Directory of the journal and snapshots." placeholder:"DIR"`
 	Demo   bool   `help:"Play the 2022 final in a loop at 60 times its speed, with 200 simulated players and guests welcome."`
+
+	TLSListen string   `name:"tls-listen" default:"127.0.0.1:8443" help:"Address for players over TLS: wss:// at /ws, the page at /. Needs --tls-cert." placeholder:"ADDR"`
+	TLSCert   []string `name:"tls-cert" sep:"none" help:"File of a certificate with its chain (PEM), read again when it changes, and at SIGHUP; may be repeated, clients get the one they name." placeholder:"FILE"`
+	TLSKey    []string `name:"tls-key" sep:"none" help:"File of its private key (PEM); one for each --tls-cert, in that order." placeholder:"FILE"`
 
 	AdminToken        string         `help:"Bearer token that operators must send." placeholder:"TOKEN"`
 	GuestCredits      proto.Amount   `help:"Welcome guests, with so many play credits each; 0: no guests (with --demo: 10000)."`
@@ -204,6 +209,11 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger, level *slog.LevelVar)
 	if c.Demo && c.GuestCredits == 0 {
 		c.GuestCredits = demoCredits
 	}
+	certificates, endCertificates, err := c.certificates(ctx, log)
+	if err != nil {
+		return err
+	}
+	defer endCertificates()
 	if err := supervisor.Status("replaying the journal"); err != nil {
 		return err
 	}
@@ -253,7 +263,7 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger, level *slog.LevelVar)
 		return errors.Join(err, kept.Close())
 	}
 	players, err = engine.New(engine.Config{
-		Listen: c.Listen, Listener: supervisor.Listener(systemd.Players), Loops: c.Loops, Secret: secret, GuestCredits: c.GuestCredits, Page: page.Handler(), Broadcast: c.Broadcast, Log: log, Now: now,
+		Listen: c.Listen, Listener: supervisor.Listener(systemd.Players), TLS: certificates.TLS(), TLSListen: c.TLSListen, Loops: c.Loops, Secret: secret, GuestCredits: c.GuestCredits, Page: page.Handler(), Broadcast: c.Broadcast, Log: log, Now: now,
 		Provider: provider, Origins: c.Origin, Proxies: engine.Proxies{Header: c.ProxyHeader, Forwarded: c.ProxyForwarded},
 		Limits: engine.Limits{Connections: c.Connections, PerAddress: c.PerAddress, ConnectRate: c.AddressHandshakes, Handshakes: c.Handshakes,
 			AccountRequests: c.AccountRequests, AccountBytes: c.AccountBytes, AddressRequests: c.AddressRequests, AddressBytes: c.AddressBytes,
@@ -264,7 +274,7 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger, level *slog.LevelVar)
 		return errors.Join(err, kept.Close())
 	}
 	shown := insight.New(insight.Sources{Players: players.Stats, Market: m.Meters, Depths: m.Depths, Overdue: m.Overdue,
-		Journal: func() insight.Journal { return insight.Journal(kept.Stats()) }, Commits: commits, Money: replica.Totals, Data: c.Data})
+		Journal: func() insight.Journal { return insight.Journal(kept.Stats()) }, Commits: commits, Money: replica.Totals, Certificates: certificates.Stats, Data: c.Data})
 	desk = admin.New(admin.Config{Token: c.AdminToken, Mint: players.Token, Gather: shown, Tracer: traces, Log: log, Level: level,
 		Present: players.Present, Slowest: players.Slowest, Backup: kept.Backup, Record: c.recordings(kept), Ready: func() error { return context.Cause(ctx) }}, m)
 
@@ -276,7 +286,7 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger, level *slog.LevelVar)
 			log.Error("the admin listener ended", "error", err)
 		}
 	}()
-	if err := c.announce(log, players.Addr(), operators.Addr()); err != nil {
+	if err := c.announce(log, players, operators.Addr()); err != nil {
 		return errors.Join(err, kept.Close())
 	}
 	start.End()
@@ -333,6 +343,29 @@ func (c *serve) provider(ctx context.Context, log *slog.Logger) (p engine.Provid
 	var looking sync.WaitGroup
 	looking.Go(func() { keys.Run(ctx) })
 	return engine.Provider{Keys: keys, Issuer: c.TokenIssuer, Audience: c.TokenAudience}, func() { cancel(); looking.Wait() }, nil
+}
+
+// certificates reads the certificates of --tls-cert, and keeps them fresh until the returned function is called; nil: there are none.
+func (c *serve) certificates(ctx context.Context, log *slog.Logger) (set *certificate.Set, end func(), err error) {
+	if len(c.TLSCert) != len(c.TLSKey) {
+		return nil, nil, fmt.Errorf("%d --tls-cert and %d --tls-key: each certificate has one key", len(c.TLSCert), len(c.TLSKey))
+	}
+	if len(c.TLSCert) == 0 {
+		return nil, func() {}, nil
+	}
+	var pairs []certificate.Pair
+	for i := range c.TLSCert {
+		pairs = append(pairs, certificate.Pair{Cert: c.TLSCert[i], Key: c.TLSKey[i]})
+	}
+	if set, err = certificate.Open(certificate.Config{Pairs: pairs, Log: log}); err != nil {
+		return nil, nil, err
+	}
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, syscall.SIGHUP)
+	ctx, cancel := context.WithCancel(ctx)
+	var looking sync.WaitGroup
+	looking.Go(func() { set.Run(ctx, asked) })
+	return set, func() { signal.Stop(asked); cancel(); looking.Wait() }, nil
 }
 
 // supervise tells systemd that we serve, that we move on, and, when ctx has ended, that we stop.
@@ -395,13 +428,17 @@ func (c *serve) recordings(kept *store.Store) admin.Record {
 }
 
 // announce tells where the server listens, in the log and in a file for scripts.
-func (c *serve) announce(log *slog.Logger, players, operators net.Addr) error {
+func (c *serve) announce(log *slog.Logger, players *engine.Engine, operators net.Addr) error {
 	if most, by, err := tuning.Ceiling("/"); err == nil {
 		log.Info("the host allows", "connections", most, "limit", by)
 	}
-	log.Info("serving", "players", "http://"+players.String()+"/", "operators", "http://"+operators.String()+"/",
-		"durability", c.Durability.String())
-	addresses, err := json.Marshal(map[string]string{"listen": players.String(), "admin": operators.String()})
+	at := map[string]string{"listen": players.Addr().String(), "admin": operators.String()}
+	log.Info("serving", "players", "http://"+at["listen"]+"/", "operators", "http://"+at["admin"]+"/", "durability", c.Durability.String())
+	if secured := players.TLSAddr(); secured != nil {
+		at["tls"] = secured.String()
+		log.Info("serving over TLS", "players", "https://"+at["tls"]+"/")
+	}
+	addresses, err := json.Marshal(at)
 	if err != nil {
 		return err
 	}

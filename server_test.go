@@ -56,6 +56,7 @@ type running struct {
 	log     *bytes.Buffer
 	data    string
 	players string // ws://…/ws
+	tls     string // host:port, with --tls-cert
 	desk    *control.Client
 	exited  chan error // how the process ended; whoever takes it puts it back
 }
@@ -83,9 +84,9 @@ func start(t *testing.T, data string, flags ...string) *running {
 	})
 	deadline := time.After(30 * time.Second)
 	for {
-		var at struct{ Listen, Admin string }
+		var at struct{ Listen, Admin, TLS string }
 		if b, err := os.ReadFile(addresses); err == nil && json.Unmarshal(b, &at) == nil {
-			s.players = "ws://" + at.Listen + "/ws"
+			s.players, s.tls = "ws://"+at.Listen+"/ws", at.TLS
 			s.desk = &control.Client{Base: "http://" + at.Admin}
 			return s
 		}

@@ -172,19 +172,19 @@ func listen(address string, inherited net.Listener) (*net.TCPListener, error) {
 const acceptPause = 50 * time.Millisecond
 
 // accept lets clients in until the listener is closed.
-func (e *Engine) accept(ctx context.Context) {
+func (e *Engine) accept(ctx context.Context, from *net.TCPListener) {
 	spare := newSpare()
 	defer func() { spare.drop() }()
 	for ctx.Err() == nil {
-		c, err := e.listener.AcceptTCP()
+		c, err := from.AcceptTCP()
 		switch {
 		case err == nil:
-			e.welcome(c)
+			e.welcome(c, from)
 		case errors.Is(err, net.ErrClosed):
 			return
 		case isStarved(err):
 			e.door.starved.Add(1)
-			if !e.refuseWith(&spare) {
+			if !e.refuseWith(&spare, from) {
 				pause(ctx, acceptPause)
 			}
 		default: // want of memory, or a client that has gone already
@@ -225,19 +225,30 @@ func (s *spare) drop() {
 
 // refuseWith gives up the spare descriptor for one newcomer, refuses it, and takes the descriptor back. It
 // returns false where that failed, because others were faster.
-func (e *Engine) refuseWith(s *spare) bool {
+func (e *Engine) refuseWith(s *spare, from *net.TCPListener) bool {
 	s.drop()
 	// Whoever knocked may have gone meanwhile: do not wait for the next with the spare in hand.
-	if err := e.listener.SetDeadline(time.Now().Add(acceptPause)); err != nil {
+	if err := from.SetDeadline(time.Now().Add(acceptPause)); err != nil {
 		return false
 	}
-	c, err := e.listener.AcceptTCP()
+	c, err := from.AcceptTCP()
 	if err == nil {
-		refuse(c, answerFull)
+		refuse(c, e.answerFrom(from, answerFull))
 	}
-	_ = e.listener.SetDeadline(time.Time{})
+	_ = from.SetDeadline(time.Time{})
 	*s = newSpare()
 	return err == nil && s.file != nil
+}
+
+// alertRefused is what those hear who would have TLS: internal_error, fatal (RFC 8446, section 6).
+const alertRefused = "\x15\x03\x03\x00\x02\x02\x50"
+
+// answerFrom is an answer as a listener can give it.
+func (e *Engine) answerFrom(listener *net.TCPListener, answer string) string {
+	if listener == e.secured {
+		return alertRefused
+	}
+	return answer
 }
 
 // refuse answers and closes. The answer may get lost where the client's request is already here, since the
@@ -248,15 +259,18 @@ func refuse(c *net.TCPConn, answer string) {
 }
 
 // welcome gives a client to a loop. The loop has the session from OnOpen on.
-func (e *Engine) welcome(c *net.TCPConn) {
+func (e *Engine) welcome(c *net.TCPConn, from *net.TCPListener) {
 	remote := c.RemoteAddr().(*net.TCPAddr)
 	peer := remote.AddrPort().Addr()
 	s := &session{owes: e.config.Proxies.introduces(peer)}
 	if s.owes == owesNothing {
 		s.address = homeOf(peer)
 	}
+	if from == e.secured {
+		s.tls = new(secure)
+	}
 	if refusal := e.door.enter(s.address, time.Now().Unix()); refusal != "" {
-		refuse(c, refusal)
+		refuse(c, e.answerFrom(from, refusal))
 		return
 	}
 	// gnet puts the zones of addresses into a pool of bytes to be written to when the connection ends, and

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/hex"
 	"fmt"
 	"math/rand/v2"
@@ -317,7 +318,7 @@ func TestConformanceComplete(t *testing.T) {
 // serveEcho runs an engine that sends every message back, text as text and binary as binary: the same parser,
 // the same lanes, the same sockets.
 func serveEcho(t testing.TB, messageMax int, off bool) *Engine {
-	c := Config{Loops: 1, Limits: Limits{
+	c := Config{Loops: 1, TLS: serving(), Limits: Limits{
 		MessageBytes: messageMax, LaneBytes: 1 << 30, Frames: 1 << 30, HelloTime: time.Hour, MessageTime: time.Hour,
 		DeflateMin: 1, DeflateRate: 1 << 40,
 	}}
@@ -349,17 +350,24 @@ type caseClient struct {
 	name  string // of the case
 	c     *client
 	sent  uint64 // to the engine, by all connections
+	tls   *tls.Config
+	wire  *wire // of a connection with TLS
 }
 
 func (k *caseClient) connect() {
 	if k.c != nil {
 		return
 	}
-	k.c = dial(k.t, k.e)
+	if k.tls == nil {
+		k.c = dial(k.t, k.e)
+	} else {
+		k.c = dialAddress(k.t, k.e.TLSAddr().String())
+		k.wire = k.c.secure(k.tls)
+		k.sent += k.wire.take()
+	}
 	request := withExtensions(k.offer)
-	k.c.write([]byte(request))
+	k.write([]byte(request))
 	k.c.readUpgrade()
-	k.sent += uint64(len(request))
 	settled(k.t, k.e, k.sent)
 	// Players' sockets have small buffers; over loopback, whose segments are larger, each would wait for a delayed
 	// acknowledgement.
@@ -380,10 +388,18 @@ func (k *caseClient) send(pieces ...[]byte) {
 		k.t.Fatal(err)
 	}
 	for _, p := range pieces {
-		k.c.write(p)
-		k.sent += uint64(len(p))
+		k.write(p)
 		settled(k.t, k.e, k.sent)
 	}
+}
+
+func (k *caseClient) write(p []byte) {
+	k.c.write(p)
+	if k.tls == nil {
+		k.sent += uint64(len(p))
+		return
+	}
+	k.sent += k.wire.take()
 }
 
 // expect reads what a case is answered with.
@@ -487,6 +503,29 @@ func TestConformanceOverSockets(t *testing.T) {
 	}
 }
 
+// The same over TLS, where each piece is a record: whole, chopped, byte by byte, and cut at some places.
+func TestConformanceOverTLS(t *testing.T) {
+	t.Parallel()
+	k := &caseClient{t: t, e: serveEcho(t, testMessageMax, false), tls: trusting(0)}
+	for _, r := range conformance {
+		k.send(r.in)
+		k.expect(r.name, r.want)
+		if r.chop > 0 {
+			k.send(pieces(r.in, r.chop)...)
+			k.expect(fmt.Sprintf("%s in pieces of %d", r.name, r.chop), r.want)
+		}
+		if len(r.in) <= 20 {
+			k.send(pieces(r.in, 1)...)
+			k.expect(r.name+" byte by byte", r.want)
+		}
+		if cut := len(r.in) / 2; cut > 0 {
+			k.send(r.in[:cut], r.in[cut:])
+			k.expect(fmt.Sprintf("%s cut at %d", r.name, cut), r.want)
+		}
+	}
+	k.goodbye("the last")
+}
+
 // messageMax9 is what group 9 needs.
 const messageMax9 = 16 << 20
 
@@ -510,9 +549,8 @@ func TestConformanceLarge(t *testing.T) {
 			in := frames(fr(op, true, payload[:mB]))
 			for j, n := range []int{64, 128, 256, 512, 1024, 2048} {
 				for _, piece := range pieces(in, n) {
-					k.c.write(piece)
+					k.write(piece)
 				}
-				k.sent += uint64(len(in))
 				k.expect(fmt.Sprintf("9.%d.%d", 5+i, j+1), []string{kind + payload[:mB]})
 			}
 			k.goodbye("9")
@@ -545,8 +583,7 @@ func TestConformanceRoundTrips(t *testing.T) {
 			in, want := frames(fr(op, true, payload)), []string{[]string{"text ", "binary "}[i] + payload}
 			k.connect()
 			for range 1000 {
-				k.c.write(in)
-				k.sent += uint64(len(in))
+				k.write(in)
 				k.expect(name, want)
 			}
 			const pipelined = 64 << 10 // less than the buffers on the way, or we would have to read meanwhile

@@ -40,6 +40,7 @@ package engine
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -75,6 +76,9 @@ type Market interface {
 type Config struct {
 	Listen       string            // host:port; port 0 is any
 	Listener     net.Listener      // of TCP, opened by somebody else, and the engine's from now on; nil: Listen is opened
+	TLS          *tls.Config       // of those who come by the next two; nil: nobody does
+	TLSListen    string            // as Listen
+	TLSListener  net.Listener      // as Listener
 	Loops        int               // GOMAXPROCS
 	Secret       []byte            // signs tokens; 16 bytes at least
 	GuestCredits proto.Amount      // what a guest begins with; 0: no guests
@@ -98,6 +102,8 @@ type Engine struct {
 	vetting vetting
 
 	listener *net.TCPListener
+	secured  *net.TCPListener // for TLS; nil: none
+	hands    hands
 	client   *gnet.Client
 	loops    []*loop
 	clocks   clocks
@@ -163,11 +169,17 @@ func New(c Config, m Market) (*Engine, error) {
 	if e.listener, err = listen(c.Listen, c.Listener); err != nil {
 		return nil, fmt.Errorf("make an engine: %w", err)
 	}
+	if c.TLS != nil {
+		if e.secured, err = listen(c.TLSListen, c.TLSListener); err != nil {
+			return nil, errors.Join(fmt.Errorf("make an engine: for TLS: %w", err), e.listener.Close())
+		}
+		e.hands.start()
+	}
 	if c.Provider.Keys != nil {
 		e.vetting.start(&e.tokens)
 	}
 	if err := e.startLoops(); err != nil {
-		return nil, errors.Join(fmt.Errorf("start loops: %w", err), e.listener.Close())
+		return nil, errors.Join(fmt.Errorf("start loops: %w", err), e.closeListeners())
 	}
 	return e, nil
 }
@@ -248,7 +260,11 @@ func (e *Engine) stopLoops() error {
 	}
 	errs := []error{e.client.Stop()}
 	e.vetting.stop()
+	e.hands.stop()
 	for _, l := range e.loops {
+		for k := range l.shaking {
+			l.forgetShake(k)
+		}
 		l.publish() // they have ended
 		l.passed.Store(math.MaxInt64)
 		errs = append(errs, l.closeRing())
@@ -258,6 +274,22 @@ func (e *Engine) stopLoops() error {
 
 // Addr is where the engine listens.
 func (e *Engine) Addr() net.Addr { return e.listener.Addr() }
+
+// TLSAddr is where it listens for TLS; nil: nowhere.
+func (e *Engine) TLSAddr() net.Addr {
+	if e.secured == nil {
+		return nil
+	}
+	return e.secured.Addr()
+}
+
+func (e *Engine) closeListeners() error {
+	err := e.listener.Close()
+	if e.secured != nil {
+		err = errors.Join(err, e.secured.Close())
+	}
+	return err
+}
 
 // Token makes the token with which the owner of an account says hello.
 func (e *Engine) Token(a proto.AccountID) string { return e.tokens.sign(a) }
@@ -269,12 +301,15 @@ func (e *Engine) Run(ctx context.Context) error {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
 	var accepting, ticking sync.WaitGroup
-	accepting.Go(func() { e.accept(ctx) })
+	accepting.Go(func() { e.accept(ctx, e.listener) })
+	if e.secured != nil {
+		accepting.Go(func() { e.accept(ctx, e.secured) })
+	}
 	ticks, stopTicks := context.WithCancel(context.Background())
 	ticking.Go(func() { e.tick(ticks) })
 
 	<-ctx.Done()
-	err := e.listener.Close()
+	err := e.closeListeners()
 	accepting.Wait() // before the loops end: Enroll would wait for ever
 	e.drain()
 	stopTicks()

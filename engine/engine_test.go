@@ -205,6 +205,7 @@ func serveWith(t testing.TB, c Config, m *testMarket) (e *Engine, stop func() er
 	if c.Listen == "" {
 		c.Listen = "127.0.0.1:0"
 	}
+	c.TLSListen = c.Listen
 	if c.Loops == 0 {
 		c.Loops = 2
 	}
@@ -229,6 +230,7 @@ func serveWith(t testing.TB, c Config, m *testMarket) (e *Engine, stop func() er
 type client struct {
 	t    testing.TB
 	conn *net.TCPConn
+	w    io.Writer // conn, or TLS over it
 	r    *bufio.Reader
 	id   int
 }
@@ -247,7 +249,7 @@ func dialWith(t testing.TB, address string, d net.Dialer) *client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &client{t: t, conn: conn.(*net.TCPConn), r: bufio.NewReader(conn)}
+	c := &client{t: t, conn: conn.(*net.TCPConn), w: conn, r: bufio.NewReader(conn)}
 	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
@@ -318,7 +320,7 @@ func (c *client) readUpgradeTo(subprotocol string) {
 
 func (c *client) write(b []byte) {
 	c.t.Helper()
-	if _, err := c.conn.Write(b); err != nil {
+	if _, err := c.w.Write(b); err != nil {
 		c.t.Fatalf("write: %v", err)
 	}
 }

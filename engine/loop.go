@@ -47,17 +47,18 @@ type loop struct {
 	parcels   []parcel // of the inbox
 	done      int      // parcels handled
 	calls     []func()
-	ticked    func()             // what a tick calls
-	ring      *ring              // nil: broadcasts are written
-	posted    []posted           // in the ring, in that order
-	dirty     []*session         // with pending bytes
-	busy      marks              // slots
-	behind    []*session         // that were spared a broadcast, or whose socket took not all
-	looked    uint32             // tick of closeStuck
-	listeners []listener         // who asked for heartbeats
-	people    map[uint32]*person // in small rooms, by slot
-	sampled   int                // place of the session that was sampled last
-	owed      bool               // the session being read has not answered the ping for its silence
+	ticked    func()              // what a tick calls
+	ring      *ring               // nil: broadcasts are written
+	posted    []posted            // in the ring, in that order
+	dirty     []*session          // with pending bytes
+	busy      marks               // slots
+	shaking   map[*shake]struct{} // TLS handshakes under way, those for sessions that are gone included
+	behind    []*session          // that were spared a broadcast, or whose socket took not all
+	looked    uint32              // tick of closeStuck
+	listeners []listener          // who asked for heartbeats
+	people    map[uint32]*person  // in small rooms, by slot
+	sampled   int                 // place of the session that was sampled last
+	owed      bool                // the session being read has not answered the ping for its silence
 	wheel     wheel
 
 	weighed     proto.Time // when weigh last looked
@@ -75,6 +76,8 @@ type loop struct {
 	kit         kit         // of all parsers
 	negotiation negotiation // of the handshake at hand
 	packed      []byte
+	clear       []byte // what TLS has decrypted
+	sealed      []byte // what it has encrypted, and nobody has sent yet
 	request     proto.Request
 	command     market.Command
 	refused     proto.Refused
@@ -93,7 +96,7 @@ type place struct {
 
 func newLoop(e *Engine, index int) *loop {
 	l := &loop{
-		engine: e, index: index, rooms: map[proto.GameID]*room{}, people: map[uint32]*person{}, tick: e.ticks(),
+		engine: e, index: index, rooms: map[proto.GameID]*room{}, people: map[uint32]*person{}, shaking: map[*shake]struct{}{}, tick: e.ticks(),
 		idleTicks:   ticks(e.limits.IdleTime),
 		sweepTicks:  max(1, uint32(e.limits.Presence/tick)),
 		kit:         kit{max: e.limits.MessageBytes, buffers: &e.buffers},
@@ -108,6 +111,9 @@ func newLoop(e *Engine, index int) *loop {
 	}
 	if len(e.config.Origins) > 0 {
 		l.upgrader.OnHeader = l.originAllowed
+	}
+	if e.config.TLS != nil {
+		l.clear = make([]byte, clearMax)
 	}
 	l.deflateLeft = l.deflateTick()
 	l.parsers = &sync.Pool{New: func() any { return new(parser) }}
@@ -137,6 +143,10 @@ func (l *loop) open(s *session, c gnet.Conn) {
 	s.bucket, s.heard, s.deadline = -1, l.tick, l.tick+ticks(l.engine.limits.HelloTime)
 	l.wheel.set(s, s.deadline)
 	l.counts.Connections++
+	if s.tls != nil {
+		s.state = securing
+		l.counts.TLSConnections++
+	}
 }
 
 // gone lets a session go. gnet calls it whenever a connection ends, also from within a write.
@@ -144,6 +154,9 @@ func (l *loop) gone(s *session) {
 	l.retire(s)
 	if s.state != closing {
 		l.counts.Aborted++
+	}
+	if s.tls != nil {
+		l.unsecure(s)
 	}
 	if s.variant != plain {
 		l.engine.users[s.variant].Add(-1)
@@ -190,22 +203,31 @@ func (l *loop) read(s *session, in []byte) {
 	l.owed = s.pinged
 	s.heard, s.pinged = l.tick, false
 	l.counts.BytesIn += uint64(len(in))
-	switch s.state {
-	case handshaking:
-		l.handshake(s, in)
-	case open:
+	if s.state == open {
 		if code := l.engine.allowances.bytes(s, len(in), l.now); code != 0 {
 			l.counts.Heavy++
 			l.close(s, code)
-			break
 		}
-		if s.vetting {
-			l.hold(s, in)
-			break
-		}
-		l.frames(s, in)
+	}
+	if s.tls != nil {
+		l.counts.TLSBytesIn += uint64(len(in))
+		l.decrypt(s, in)
+	} else {
+		l.take(s, in)
 	}
 	l.flush()
+}
+
+// take takes what a session says.
+func (l *loop) take(s *session, in []byte) {
+	switch {
+	case s.state == handshaking:
+		l.handshake(s, in)
+	case s.state == open && s.vetting:
+		l.hold(s, in)
+	case s.state == open:
+		l.frames(s, in)
+	}
 }
 
 // turn handles what the inbox has, up to parcelsMax, one slice of broadcasts, and what is due.
@@ -338,8 +360,11 @@ func (l *loop) drain() {
 			continue
 		}
 		l.close(s, proto.CloseRestart)
-		if s.state == handshaking {
+		switch s.state {
+		case handshaking:
 			l.answerHTTP(s, answerFull)
+		case securing:
+			l.insecure(s, InsecureEnding)
 		}
 	}
 }

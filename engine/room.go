@@ -61,6 +61,7 @@ type subscriber struct {
 	variant variant  // of the session
 	lost    bool     // was spared more than odds: only an image helps
 	asked   bool     // for that image; nothing is sent before it
+	tls     bool     // of the session
 	told    uint32   // version of the attendance
 }
 
@@ -139,6 +140,7 @@ func (l *loop) slice(r *room, budget int) (n int) {
 		}
 	}
 	l.dispatch()
+	l.resetSealed()
 	if r.visited == r.limit {
 		l.finish(r)
 	}
@@ -183,7 +185,7 @@ func (l *loop) finish(r *room) {
 
 // offer writes a broadcast to a subscriber if it is due and its socket has taken all that came before.
 func (l *loop) offer(r *room, sub *subscriber, q queued) {
-	if sub.next != q.first || sub.lost || sub.asked || sub.variant.deflates() || l.busy.has(sub.slot) {
+	if sub.next != q.first || sub.lost || sub.asked || sub.tls || sub.variant.deflates() || l.busy.has(sub.slot) {
 		l.consider(r, sub, q)
 		return
 	}
@@ -218,7 +220,11 @@ func (l *loop) consider(r *room, sub *subscriber, q queued) {
 		s.pending.B = append(s.pending.B, q.framesFor(s)...)
 		return
 	}
-	l.post(s, sub.fd, q.framesFor(s)) // which may have made s leave: sub is a hole then
+	p := q.framesFor(s)
+	if sub.tls {
+		p = l.sealShared(s, p)
+	}
+	l.post(s, sub.fd, p) // which may have made s leave: sub is a hole then
 }
 
 // joined subscribes the session and shows it the game. From here on it gets what comes after the image:
@@ -265,7 +271,7 @@ func (s *session) in(r *room) int {
 
 // subscribe returns the new membership.
 func (l *loop) subscribe(s *session, r *room) int {
-	r.subs = append(r.subs, subscriber{session: s, fd: int32(s.fd), slot: s.slot, variant: s.variant})
+	r.subs = append(r.subs, subscriber{session: s, fd: int32(s.fd), slot: s.slot, variant: s.variant, tls: s.tls != nil})
 	r.attendance.present.Add(1)
 	s.games = append(s.games, membership{r, len(r.subs) - 1})
 	r.untold = true

@@ -17,11 +17,12 @@ import (
 //
 // Owner of every field: its loop, from OnOpen on.
 //
-//	accepted ─▶ handshaking ─▶ open ─▶ closing ─▶ gone
-//	                 └─ a page, a refusal ─▶┘
+//	accepted ─▶ securing ─▶ handshaking ─▶ open ─▶ closing ─▶ gone
+//	                └──────────┴─ a page, a refusal ─▶┘
 type session struct {
 	gnet       gnet.Conn
 	loop       *loop
+	tls        *secure // nil: it came by the plain listener
 	fd         int
 	slot       uint32
 	generation uint32
@@ -58,7 +59,7 @@ type session struct {
 	taken          uint32  // bytes that it had acknowledged when closeStuck saw that it costs much; 0: it did not
 }
 
-const _ = uint(192 - unsafe.Sizeof(session{})) // a size of Go's allocator; the next one is 208
+const _ = uint(208 - unsafe.Sizeof(session{})) // a size of Go's allocator
 
 // state is where a session is in its life.
 type state uint8
@@ -68,6 +69,7 @@ const (
 	open
 	closing // we have said all; what comes is ignored
 	gone
+	securing // the TLS handshake; before all others, for those who come by the TLS listener
 )
 
 // membership is a session's place among the subscribers of a room.

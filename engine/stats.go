@@ -36,6 +36,11 @@ type Counts struct {
 	Floods            uint64 // closed for Limits.Frames
 	Heavy             uint64 // closed for their bytes, or their account's, or their address's
 	Stalled           uint64 // closed for Limits.MessageTime
+	TLSConnections    int64  // now
+	TLSHandshakes     uint64 // done
+	TLSResumed        uint64 // of these, with a ticket of an earlier one
+	TLSBytesIn        uint64 // of BytesIn
+	TLSBytesOut       uint64 // of BytesOut
 	Orphans           uint64 // messages of the market for sessions that have ended
 	Broadcasts        uint64 // distributed, per loop
 	Delivered         uint64 // broadcasts × subscribers
@@ -66,6 +71,7 @@ type Stats struct {
 	AcceptErrors   uint64
 	Refusals       map[proto.Refusal]uint64
 	Closes         map[proto.CloseCode]uint64 // by the code of our close frame
+	Insecurities   map[Insecurity]uint64
 }
 
 // counts is what a loop counts with, in plain integers.
@@ -73,7 +79,8 @@ type counts struct {
 	Counts
 	refusals [256]uint64 // by Refusal
 	closes   [32]uint64  // by closeIndex
-	ticks    uint64      // handled
+	insecure [insecurities]uint64
+	ticks    uint64 // handled
 }
 
 // published is the copy of counts that others may see.
@@ -162,7 +169,7 @@ func (e *Engine) Stats() Stats {
 		Accepted: e.door.accepted.Load(), RefusedFull: e.door.full.Load(), RefusedAddress: e.door.crowded.Load(),
 		RefusedRate: e.door.hasty.Load(), RefusedRush: e.door.rushed.Load(), Deflating: e.users[deflated].Load(),
 		RefusedStarved: e.door.starved.Load(), AcceptErrors: e.door.acceptFail.Load(),
-		Refusals: map[proto.Refusal]uint64{}, Closes: map[proto.CloseCode]uint64{},
+		Refusals: map[proto.Refusal]uint64{}, Closes: map[proto.CloseCode]uint64{}, Insecurities: map[Insecurity]uint64{},
 	}
 	for _, l := range e.loops {
 		l.published.mu.Lock()
@@ -173,6 +180,9 @@ func (e *Engine) Stats() Stats {
 			if n > 0 {
 				s.Refusals[proto.Refusal(i)] += n
 			}
+		}
+		for i, n := range c.insecure {
+			s.Insecurities[Insecurity(i)] += n
 		}
 		for i, n := range c.closes {
 			if n > 0 {
@@ -208,6 +218,11 @@ func (c *Counts) add(o *Counts) {
 	c.Floods += o.Floods
 	c.Heavy += o.Heavy
 	c.Stalled += o.Stalled
+	c.TLSConnections += o.TLSConnections
+	c.TLSHandshakes += o.TLSHandshakes
+	c.TLSResumed += o.TLSResumed
+	c.TLSBytesIn += o.TLSBytesIn
+	c.TLSBytesOut += o.TLSBytesOut
 	c.Orphans += o.Orphans
 	c.Broadcasts += o.Broadcasts
 	c.Delivered += o.Delivered

@@ -77,6 +77,8 @@ func (l *loop) due(s *session) {
 	case s.parser != nil && l.tick-s.parser.since >= messageTicks:
 		l.counts.Stalled++
 		l.close(s, proto.ClosePolicy)
+	case s.state == securing && l.tick >= s.deadline:
+		l.insecure(s, InsecureLate)
 	case s.state == handshaking && l.tick >= s.deadline:
 		l.answerHTTP(s, answerTimeout)
 	case s.account == 0 && l.tick >= s.deadline:

@@ -17,6 +17,7 @@ import (
 	dto "github.com/prometheus/client_model/go"
 
 	"tote/server/engine"
+	"tote/server/engine/certificate"
 	"tote/server/market"
 	"tote/server/market/meter"
 	"tote/server/proto"
@@ -31,7 +32,10 @@ type Sources struct {
 	Journal func() Journal
 	Commits *Commits
 	Money   func() market.Totals
-	Data    string // directory; its disk is looked at
+
+	Certificates func() certificate.Stats
+
+	Data string // directory; its disk is looked at
 }
 
 // Journal is what the store has counted: its Stats, of which package store, that knows none of ours, says what they are.
@@ -67,7 +71,7 @@ func (c *Commits) now() (times, records meter.Histogram) {
 func New(from Sources) prometheus.Gatherer {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		collector(from.engine), collector(from.market), collector(from.journal), collector(from.money), collector(from.host))
+		collector(from.engine), collector(from.market), collector(from.journal), collector(from.money), collector(from.certificates), collector(from.host))
 	return registry
 }
 
@@ -91,6 +95,14 @@ func (from Sources) engine(show sink) {
 	show.number("attacks_total", attacks, float64(s.Floods), "kind", "flood")
 	show.number("attacks_total", attacks, float64(s.Stalled), "kind", "message never ends")
 	show.number("attacks_total", attacks, float64(s.Bombs), "kind", "compressed bomb")
+	show.number("tls_connections", "Open connections over TLS, those whose handshake is not done included.", float64(s.TLSConnections))
+	show.number("tls_handshakes_total", "TLS handshakes done.", float64(s.TLSHandshakes))
+	show.number("tls_resumed_total", "TLS handshakes done with a ticket of an earlier one.", float64(s.TLSResumed))
+	for why, n := range s.Insecurities {
+		show.number("tls_failed_total", "Connections to the TLS listener that ended without TLS, or for what was no TLS later.", float64(n), "reason", why.String())
+	}
+	show.number("tls_received_bytes_total", "Bytes from clients over TLS, encrypted; they are in server_received_bytes_total too.", float64(s.TLSBytesIn))
+	show.number("tls_sent_bytes_total", "Bytes to clients over TLS, encrypted; they are in server_sent_bytes_total too.", float64(s.TLSBytesOut))
 	show.number("aborted_total", "Connections that ended without a closing handshake.", float64(s.Aborted))
 	show.number("cut_total", "Connections that did not end in time.", float64(s.Cut))
 	show.number("deflating", "Connections that have negotiated permessage-deflate.", float64(s.Deflating))
@@ -123,6 +135,16 @@ func (from Sources) engine(show sink) {
 	show.times("stake_answer_seconds", "From the arrival of a stake to the turn that writes its receipt.", &s.Answered)
 	show.times("broadcast_spread_seconds", "From a broadcast's first receiver to its last, per loop.", &s.Spreads)
 	show.latencies(&s.Latencies)
+}
+
+// certificates shows how long they are good.
+func (from Sources) certificates(show sink) {
+	s := from.Certificates()
+	for file, until := range s.Until {
+		show.number("tls_certificate_until_seconds", "When a certificate is over, in seconds since 1970.", float64(until.Unix()), "file", file)
+	}
+	show.number("tls_certificates_taken_total", "Changed certificates that are shown since.", float64(s.Taken))
+	show.number("tls_certificates_refused_total", "Changed certificates that were broken or over; the old ones stay.", float64(s.Refused))
 }
 
 // market shows what shards count.
