@@ -66,7 +66,7 @@ const upPatience = 2 * time.Minute
 // start starts the server; flags are more of its own.
 func (v *Rival) start(ctx context.Context, binary, data string, credits proto.Amount, flags []string, users int) (*hosted, error) {
 	if v.Serve != nil {
-		c, err := startServer(ctx, binary, slices.Concat(v.Serve, flags), data, credits, users)
+		c, err := startServer(ctx, binary, v.Serve, flags, data, credits, users)
 		if err != nil {
 			return nil, err
 		}

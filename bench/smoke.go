@@ -88,7 +88,7 @@ func Smoke(ctx context.Context, c SmokeConfig) (*Report, error) {
 	if err := checkSources(c.Through); err != nil {
 		return nil, err
 	}
-	server, err := startServer(ctx, c.Binary, slices.Concat([]string{"serve"}, doorsFor(c.Through, c.Users), c.Args), data, c.Credits, c.Users)
+	server, err := startServer(ctx, c.Binary, []string{"serve"}, slices.Concat(doorsFor(c.Through, c.Users), c.Args), data, c.Credits, c.Users)
 	if err != nil {
 		return nil, err
 	}
@@ -170,9 +170,9 @@ const (
 	stopPatience  = 20 * time.Second
 )
 
-// startServer runs `serve`, or another command like it, and waits until it has written where it listens.
-func startServer(ctx context.Context, binary string, serve []string, data string, credits proto.Amount, users int) (*child, error) {
-	args := slices.Concat(serve, []string{"--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data", data, "--guest-credits", fmt.Sprint(credits)})
+// startServer runs `serve`, or another command like it, and waits until it has written where it listens. What flags say counts last.
+func startServer(ctx context.Context, binary string, serve, flags []string, data string, credits proto.Amount, users int) (*child, error) {
+	args := slices.Concat(serve, []string{"--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data", data, "--guest-credits", fmt.Sprint(credits)}, flags)
 	s := &child{command: exec.Command(binary, args...), exited: make(chan struct{}), log: &lastLines{},
 		patience: stopPatience + time.Duration(users)*200*time.Microsecond}
 	s.command.Stdout, s.command.Stderr = s.log, s.log
