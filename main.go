@@ -139,6 +139,11 @@ type serve struct {
 	ChallengeFor      time.Duration  `default:"10m" help:"How long players may challenge the winner whom the asker of a question names."`
 	SnapshotAt        uint64         `help:"Records between snapshots; 0: the default of about a million."`
 
+	Admissions int           `help:"Let in so many new connections within a second; more wait in the kernel's queue. 0: the default of 2000 for each loop."`
+	Drain      time.Duration `help:"When the server stops or makes way for another: tell clients in batches, over this time. 0: as fast as it goes without holding up those who are still served." placeholder:"TIME"`
+	Spread     time.Duration `help:"And tell them to come back one after the other, over this time. 0: as long as letting them in takes." placeholder:"TIME"`
+	StopLimit  time.Duration `help:"Cut those who are still connected so long after the last was told. 0: the default of 10s." placeholder:"TIME"`
+
 	Statsd        string        `help:"Send metrics to this StatsD, by UDP." placeholder:"HOST:PORT"`
 	Graphite      string        `help:"Send metrics to this Graphite, in its plaintext protocol." placeholder:"HOST:PORT"`
 	MetricsPrefix string        `help:"What the names that StatsD and Graphite get begin with." placeholder:"NAME."`
@@ -200,6 +205,9 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger, level *slog.LevelVar)
 		defer operators.Close()
 		c.Admin = operators.Addr().String()
 	}
+	if at := min(c.Drain, c.Spread); at < 0 {
+		return fmt.Errorf("drain or spread over %v: name a time of 0 or more", at)
+	}
 	if c.MetricsEvery <= 0 {
 		return fmt.Errorf("metrics every %v: name a time above 0", c.MetricsEvery)
 	}
@@ -224,11 +232,12 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger, level *slog.LevelVar)
 	defer traces.Close()
 	starting, start := traces.Start(context.Background(), "start")
 	defer start.End()
-	commits := new(insight.Commits)
+	began, commits := time.Now(), new(insight.Commits)
 	kept, replica, err := c.recover(starting, log, commits, traces)
 	if err != nil {
 		return err
 	}
+	away := time.Since(began) // about as long as it will take whoever recovers after us
 	secret, err := kept.Secret("player tokens", 32)
 	if err != nil {
 		return errors.Join(err, kept.Close())
@@ -268,7 +277,7 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger, level *slog.LevelVar)
 		Limits: engine.Limits{Connections: c.Connections, PerAddress: c.PerAddress, ConnectRate: c.AddressHandshakes, Handshakes: c.Handshakes,
 			AccountRequests: c.AccountRequests, AccountBytes: c.AccountBytes, AddressRequests: c.AddressRequests, AddressBytes: c.AddressBytes,
 			AllRequests: c.AllRequests, AllBytes: c.AllBytes, IdleTime: c.Idle, Heartbeat: c.Heartbeat,
-			MessageBytes: c.MessageMax},
+			MessageBytes: c.MessageMax, Admissions: c.Admissions, DrainTime: c.StopLimit},
 	}, m)
 	if err != nil {
 		return errors.Join(err, kept.Close())
@@ -302,6 +311,7 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger, level *slog.LevelVar)
 		stopDemo = demo(ctx, log, players.Addr(), operators.Addr(), c.AdminToken)
 	}
 
+	players.Part(engine.Farewell{Over: c.Drain, Away: away, Spread: c.Spread})
 	asked := make(chan time.Time, 1) // to stop
 	defer context.AfterFunc(ctx, func() { asked <- time.Now() })()
 	err = players.Run(ctx)

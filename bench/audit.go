@@ -176,7 +176,7 @@ func (p *player) adopt(listed []proto.Prediction) {
 
 // tail is what a worker knows only at the end.
 type tail struct {
-	seqs  map[proto.GameID]map[uint64]int // how many players stand at which broadcast
+	seqs  map[course]map[uint64]int // how many players stand at which broadcast
 	pools map[proto.PoolID]standing
 }
 
@@ -190,9 +190,9 @@ type standing struct {
 
 // sumUp makes the tail, while the players are still in their games.
 func (w *worker) sumUp() *tail {
-	t := &tail{seqs: map[proto.GameID]map[uint64]int{}, pools: map[proto.PoolID]standing{}}
+	t := &tail{seqs: map[course]map[uint64]int{}, pools: map[proto.PoolID]standing{}}
 	for _, g := range w.games {
-		t.seqs[g.id] = map[uint64]int{}
+		t.seqs[g.course] = map[uint64]int{}
 		for _, p := range g.pools {
 			over := p.state == proto.PoolSettled || p.state == proto.PoolVoided
 			t.pools[p.id] = standing{seq: g.seq, over: over, odds: p.odds}
@@ -201,7 +201,10 @@ func (w *worker) sumUp() *tail {
 	for i := range w.players {
 		p := &w.players[i]
 		if p.game != nil && p.stage >= stagePlaying && p.manner == mannerUsual {
-			t.seqs[p.game.id][p.seq]++
+			if t.seqs[p.game.course] == nil { // of a process that has made way for another
+				t.seqs[p.game.course] = map[uint64]int{}
+			}
+			t.seqs[p.game.course][p.seq]++
 		}
 		for j, held := range p.tickets {
 			s := t.pools[held.pool]

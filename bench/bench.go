@@ -232,7 +232,7 @@ func (r *run) play(ctx context.Context) {
 			return true
 		default:
 		}
-		r.deserted = !r.plan.returns() && r.now().open == 0
+		r.deserted = !r.plan.returns() && r.now().open+r.now().away == 0
 		return r.deserted || r.overdue()
 	})
 	end()

@@ -13,7 +13,7 @@ import (
 //
 // Owner: the worker.
 type game struct {
-	id       proto.GameID
+	course
 	known    bool   // an image has come
 	seq      uint64 // the newest broadcast that any player has heard
 	state    proto.GameState

@@ -21,6 +21,7 @@ const (
 	meterSeen                    // from the planned stake to the odds that count it
 	meterReply                   // from the planned time of another request to its reply
 	meterReturn                  // from when a player who was away wants to be back until it is
+	meterAway                    // from when the server tells a player to come back until it is in a game again
 	meterSpread                  // from the first to the last reader of one broadcast
 	meterSendLag                 // from the planned stake to its sending: the generator's own delay
 	meterReceiveLag              // from the kernel's receipt to the reading: the generator's own delay
@@ -113,8 +114,9 @@ type connectionCounts struct {
 	Made     uint64 `json:"made"`
 	Lost     uint64 `json:"lost"`
 	Returned uint64 `json:"returned"`
-	Dropped  uint64 `json:"dropped"` // by the players themselves, as the plan wanted
-	Shed     uint64 `json:"shed"`    // slow readers that the server has closed
+	Recalled uint64 `json:"recalled"` // told by the server when to come back
+	Dropped  uint64 `json:"dropped"`  // by the players themselves, as the plan wanted
+	Shed     uint64 `json:"shed"`     // slow readers that the server has closed
 }
 
 func (c *connectionCounts) add(o connectionCounts) {
@@ -122,6 +124,7 @@ func (c *connectionCounts) add(o connectionCounts) {
 	c.Made += o.Made
 	c.Lost += o.Lost
 	c.Returned += o.Returned
+	c.Recalled += o.Recalled
 	c.Dropped += o.Dropped
 	c.Shed += o.Shed
 }
@@ -134,6 +137,7 @@ type gauge struct {
 	came     int           // were in a game at least once
 	waiting  int           // for a reply
 	audited  int
+	away     int           // without a connection, and coming back
 	gone     int           // for good, without having been in a game
 	interval time.Duration // the longest batching interval of their games
 }
@@ -144,6 +148,7 @@ func (g *gauge) add(o gauge) {
 	g.came += o.came
 	g.waiting += o.waiting
 	g.audited += o.audited
+	g.away += o.away
 	g.gone += o.gone
 	g.interval = max(g.interval, o.interval)
 }
@@ -155,6 +160,7 @@ func (w *worker) gauge() (g gauge) {
 		p := &w.players[i]
 		g.gone += int(count(p.stage == stageGone && !p.came))
 		g.came += int(count(p.came))
+		g.away += int(count(p.stage == stageAway && p.timer != unset))
 		if p.fd == unset {
 			continue
 		}
@@ -193,8 +199,14 @@ func (t *tally) faulty(kind, example string, times uint64) {
 
 // distribution names a broadcast.
 type distribution struct {
-	game proto.GameID
+	game course
 	seq  uint64
+}
+
+// course is a game for as long as one process serves it: the next one numbers its broadcasts anew.
+type course struct {
+	epoch uint64
+	game  proto.GameID
 }
 
 // delivery is what became of one.
@@ -271,7 +283,7 @@ func (t *tally) clear() {
 type results struct {
 	tally                                 // but for deliveries
 	recent     map[distribution]*delivery // broadcasts that may still find readers
-	past       map[proto.GameID]uint64    // the newest broadcast of each game that is no longer recent
+	past       map[course]uint64          // the newest broadcast of each game that is no longer recent
 	broadcasts uint64
 }
 
@@ -280,7 +292,7 @@ type results struct {
 const spreadOpen = 3 * time.Minute
 
 func newResults(classes int) *results {
-	r := &results{tally: *newTally(-1, classes), recent: map[distribution]*delivery{}, past: map[proto.GameID]uint64{}}
+	r := &results{tally: *newTally(-1, classes), recent: map[distribution]*delivery{}, past: map[course]uint64{}}
 	r.times[meterSpread], r.second = newHistogram(), newHistogram()
 	return r
 }
@@ -349,7 +361,7 @@ func (r *results) add(t *tally, now time.Duration) (news []string) {
 }
 
 func (d distribution) differs() string {
-	return fmt.Sprintf("broadcast %d of game %d came with different texts", d.seq, d.game)
+	return fmt.Sprintf("broadcast %d of game %d came with different texts", d.seq, d.game.game)
 }
 
 // close measures the spread of a broadcast that nobody will read any more.
@@ -376,7 +388,7 @@ func (r *results) finish(tails []*tail, before time.Duration, audited, alone boo
 				r.checks[checkTail].passed += uint64(players)
 				if seq < r.past[game] {
 					r.checks[checkTail].passed -= uint64(players)
-					r.checks[checkTail].fail(fmt.Sprintf("%d players stand at broadcast %d of game %d, others had %d", players, seq, game, r.past[game]))
+					r.checks[checkTail].fail(fmt.Sprintf("%d players stand at broadcast %d of game %d, others had %d", players, seq, game.game, r.past[game]))
 				}
 			}
 		}

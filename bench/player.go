@@ -52,6 +52,7 @@ type player struct {
 	seq  uint64 // the last broadcast of game
 
 	account  proto.AccountID
+	epoch    uint64 // of the server's process
 	token    string // to come back with
 	n        uint64 // the last private message
 	balance  proto.Amount
@@ -71,6 +72,7 @@ type player struct {
 	choice    proto.GameID  // the game that it thinks about joining
 	churnAt   time.Duration // when it drops its connection
 	awaited   time.Duration // since when it wants to be back in a game; 0: it is not away
+	told      time.Duration // when the server told it to come back; 0: it is not away for that
 	watched   watched
 }
 
@@ -216,7 +218,7 @@ func (w *worker) act(p *player) {
 			w.join(p, p.choice)
 		} else if p.game != nil {
 			p.stage = stageLeaving
-			w.ask(p, proto.Request{Type: proto.RequestLeave, Game: p.game.id}, w.now)
+			w.ask(p, proto.Request{Type: proto.RequestLeave, Game: p.game.game}, w.now)
 		} else {
 			w.ask(p, proto.Request{Type: proto.RequestGames}, w.now)
 		}
@@ -283,7 +285,7 @@ func (w *worker) perform(p *player, planned time.Duration) {
 	r := proto.Request{Type: deed}
 	switch deed {
 	case proto.RequestPools, proto.RequestPresence:
-		r.Game = p.game.id
+		r.Game = p.game.game
 	case proto.RequestTime:
 		r.Sent = w.wall
 	}
@@ -402,16 +404,16 @@ func decode[M any](w *worker, p *player, text []byte) (m M, ok bool) {
 
 // broadcast checks that nothing is missing before it, and learns what it tells of the game.
 func (w *worker) broadcast(p *player, head *proto.Head, text []byte) {
-	if p.game == nil || head.Game != 0 && head.Game != p.game.id {
+	if p.game == nil || head.Game != 0 && head.Game != p.game.game {
 		w.tally.checks[checkSeq].fail(p.says("of a game not joined: " + quoted(text)))
 		return
 	}
 	w.tally.checks[checkSeq].judge(head.Seq == p.seq+1, func() string {
-		return p.says(fmt.Sprintf("broadcast %d of game %d follows %d", head.Seq, p.game.id, p.seq))
+		return p.says(fmt.Sprintf("broadcast %d of game %d follows %d", head.Seq, p.game.game, p.seq))
 	})
 	p.seq = head.Seq
 	if p.manner == mannerUsual {
-		w.tally.deliver(distribution{p.game.id, head.Seq}, w.now, maphash.Bytes(w.seed, text))
+		w.tally.deliver(distribution{p.game.course, head.Seq}, w.now, maphash.Bytes(w.seed, text))
 	}
 	if head.Seq > p.game.seq {
 		if err := p.game.learn(head.Type, head.Seq, text); err != nil {
@@ -450,7 +452,7 @@ func (w *worker) conflated(p *player, text []byte) {
 		return
 	}
 	w.tally.conflated += m.N
-	if p.game == nil || m.Game != p.game.id {
+	if p.game == nil || m.Game != p.game.game {
 		w.tally.checks[checkSeq].fail(p.says("of a game not joined: " + quoted(text)))
 		return
 	}
@@ -465,7 +467,7 @@ func (w *worker) heartbeat(p *player, head *proto.Head, text []byte) {
 	}
 	w.tally.heartbeats++
 	w.tally.stale += count(m.Stale)
-	w.tally.checks[checkSeq].judge(p.game != nil && head.Game == p.game.id && head.Seq == p.seq, func() string {
+	w.tally.checks[checkSeq].judge(p.game != nil && head.Game == p.game.game && head.Seq == p.seq, func() string {
 		return p.says(fmt.Sprintf("the last broadcast was %d: %s", p.seq, quoted(text)))
 	})
 }
@@ -670,7 +672,7 @@ func (w *worker) welcomed(p *player, text []byte) {
 		return
 	}
 	p.attempts = 0
-	if m.Token != "" && w.plan.returns() {
+	if m.Token != "" && (w.plan.returns() || w.plan.Users <= tokensMax) {
 		p.token = m.Token
 	}
 	first := p.account != m.Account
@@ -679,7 +681,7 @@ func (w *worker) welcomed(p *player, text []byte) {
 	} else {
 		w.tally.connections.Returned++
 	}
-	p.account, p.n, p.balance = m.Account, m.N, m.Balance
+	p.account, p.epoch, p.n, p.balance = m.Account, m.Epoch, m.N, m.Balance
 	p.stage = stageLobby
 	if w.plan.Churn > 0 {
 		p.churnAt = w.now + time.Duration(-math.Log(1-p.fraction())/w.plan.Churn*float64(time.Second))
@@ -710,6 +712,10 @@ func (w *worker) settle(p *player) {
 	if p.awaited > 0 {
 		w.tally.record(meterReturn, w.now-p.awaited)
 		p.awaited = 0
+	}
+	if p.told > 0 {
+		w.tally.record(meterAway, w.now-p.told)
+		p.told = 0
 	}
 }
 
@@ -745,8 +751,8 @@ func (w *worker) choose(p *player, text []byte) {
 func (w *worker) join(p *player, id proto.GameID) {
 	p.stage, p.seq, p.choice = stageJoining, 0, 0
 	p.game = w.games[id]
-	if p.game == nil {
-		p.game = &game{id: id}
+	if p.game == nil || p.game.epoch != p.epoch { // those who are still in the old one keep it
+		p.game = &game{course: course{epoch: p.epoch, game: id}}
 		w.games[id] = p.game
 	}
 	p.game.present++
@@ -769,13 +775,13 @@ func (w *worker) joined(p *player, seq uint64, text []byte) {
 	// What was settled while it was away, or between two requests on its way back, was told to others only.
 	p.tickets = slices.DeleteFunc(p.tickets, func(t ticket) bool {
 		pool, ok := p.game.pools[t.pool]
-		return t.pool.Game() == p.game.id && (!ok || pool.lost(t))
+		return t.pool.Game() == p.game.game && (!ok || pool.lost(t))
 	})
 	switch {
 	case p.manner == mannerNever:
 		w.watch(p, 0)
 	case w.plan.Inspect && p.manner == mannerUsual:
-		w.ask(p, proto.Request{Type: proto.RequestPools, Game: p.game.id}, w.now)
+		w.ask(p, proto.Request{Type: proto.RequestPools, Game: p.game.game}, w.now)
 	default:
 		w.ponder(p)
 	}
@@ -787,8 +793,8 @@ func (w *worker) quit(p *player) {
 		return
 	}
 	p.game.present--
-	if p.game.present == 0 {
-		delete(w.games, p.game.id)
+	if p.game.present == 0 && w.games[p.game.game] == p.game {
+		delete(w.games, p.game.game)
 	}
 	p.game = nil
 }

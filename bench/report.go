@@ -145,6 +145,7 @@ type (
 		Seen       Times `json:"seen"`
 		Reply      Times `json:"reply"`
 		Return     Times `json:"return"`
+		Away       Times `json:"away"`
 		Spread     Times `json:"spread"`
 		SendLag    Times `json:"send_lag"`
 		ReceiveLag Times `json:"receive_lag"`
@@ -235,6 +236,7 @@ func (r *run) report() *Report {
 			Handshake: timesOf(res.times[meterHandshake]), Receipt: timesOf(res.times[meterReceipt]),
 			Odds: timesOf(res.times[meterOdds]), Lifecycle: timesOf(res.times[meterLifecycle]), Spread: timesOf(res.times[meterSpread]),
 			Seen: timesOf(res.times[meterSeen]), Reply: timesOf(res.times[meterReply]), Return: timesOf(res.times[meterReturn]),
+			Away:    timesOf(res.times[meterAway]),
 			SendLag: timesOf(res.times[meterSendLag]), ReceiveLag: timesOf(res.times[meterReceiveLag]),
 		},
 		Generator: Generator{
@@ -480,6 +482,9 @@ func (r *Report) WriteText(w io.Writer) {
 		row("other requests/s", "", fmt.Sprintf("%.1f", r.Deeds.AchievedRate),
 			fmt.Sprintf("%s answered of %s", grouped(r.Deeds.Answered), grouped(r.Deeds.Planned)))
 	}
+	if r.Connections.Recalled > 0 {
+		row("told to come back", "", "", grouped(r.Connections.Recalled))
+	}
 	if r.Connections.Dropped > 0 || r.Connections.Shed > 0 {
 		row("left", "", "", fmt.Sprintf("%s by their own will, %s slow readers closed by the server", grouped(r.Connections.Dropped), grouped(r.Connections.Shed)))
 	}
@@ -497,7 +502,7 @@ func (r *Report) WriteText(w io.Writer) {
 	}{
 		{"handshake", r.Latency.Handshake}, {"stake → receipt", r.Latency.Receipt}, {"odds published → read", r.Latency.Odds},
 		{"stake → seen in odds", r.Latency.Seen}, {"other broadcasts", r.Latency.Lifecycle}, {"delivery spread", r.Latency.Spread},
-		{"other requests", r.Latency.Reply}, {"back after a loss", r.Latency.Return},
+		{"other requests", r.Latency.Reply}, {"back after a loss", r.Latency.Return}, {"away for a restart", r.Latency.Away},
 		{"sent late by us", r.Latency.SendLag}, {"read late by us", r.Latency.ReceiveLag},
 	} {
 		m := l.times

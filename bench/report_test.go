@@ -57,7 +57,7 @@ func TestTimesOutOfRange(t *testing.T) {
 // The parts that workers saw of a broadcast make one spread.
 func TestSpreadOverWorkers(t *testing.T) {
 	r := newResults(0)
-	d := distribution{game: 1, seq: 5}
+	d := distribution{game: course{game: 1}, seq: 5}
 	for worker, reads := range [][]time.Duration{{10, 20}, {15, 42}} {
 		tally := newTally(worker, 0)
 		for _, at := range reads {
@@ -71,7 +71,7 @@ func TestSpreadOverWorkers(t *testing.T) {
 	other := newTally(0, 0)
 	other.deliver(d, 50*time.Millisecond, 98)
 	r.add(other, 60*time.Millisecond+spreadOpen)
-	if len(r.recent) != 0 || r.past[1] != 5 || r.broadcasts != 1 {
+	if len(r.recent) != 0 || r.past[course{game: 1}] != 5 || r.broadcasts != 1 {
 		t.Errorf("after its time: %v, %v, %d", r.recent, r.past, r.broadcasts)
 	}
 	if spread := timesOf(r.times[meterSpread]); spread.Count != 1 || spread.Max < 39_900 || spread.Max > 40_100 {
@@ -88,7 +88,7 @@ func TestTallyIsClearedWhole(t *testing.T) {
 	used.frames, used.busy, used.stakes.Sent = 1, 1, 1
 	used.fault("kind", "example")
 	used.record(meterOdds, time.Second)
-	used.deliver(distribution{1, 1}, 1, 1)
+	used.deliver(distribution{course{1, 1}, 1}, 1, 1)
 	used.checks[checkSeq].fail("example")
 	used.clear()
 	sum := newResults(0)

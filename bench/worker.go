@@ -765,7 +765,27 @@ func (w *worker) closed(p *player, payload []byte) {
 		return
 	}
 	w.send(p, ws.OpClose, payload[:min(len(payload), 2)])
+	if after, ok := proto.RestartDelay(reason); ok && code == uint16(proto.CloseRestart) {
+		w.recall(p, time.Duration(after)*time.Microsecond)
+		return
+	}
 	w.lose(p, fmt.Sprintf("closed by the server: %d %s", code, reason), "")
+}
+
+// tokensMax is how many guests keep their tokens in case that the server restarts: 150 bytes each.
+const tokensMax = 200_000
+
+// recall is told that the server restarts and when to come back, and does as it is told.
+func (w *worker) recall(p *player, after time.Duration) {
+	w.tally.connections.Recalled++
+	if w.phase > phaseQuiet || p.departing || p.stage >= stageAuditing || p.manner == mannerNever {
+		w.hangUp(p, stageGone)
+		return
+	}
+	w.hangUp(p, stageAway)
+	p.due, p.told = w.now+after, w.now
+	p.awaited = p.due
+	w.timers.set(p)
 }
 
 // lose ends a connection that should have gone on.

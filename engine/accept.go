@@ -24,6 +24,7 @@ type door struct {
 	hasty      atomic.Uint64 // refused: Limits.ConnectRate
 	rushed     atomic.Uint64 // refused: Limits.Handshakes
 	starved    atomic.Uint64 // refused: no descriptor left
+	held       atomic.Uint64 // times that newcomers had to wait: Limits.Admissions
 	acceptFail atomic.Uint64 // other errors of accept and enroll
 
 	mu        sync.Mutex
@@ -55,6 +56,7 @@ func (d *door) open(l Limits) {
 const (
 	answerFull    = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 10\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 	answerRushed  = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+	answerRestart = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: %d\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 	answerHasty   = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 2\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 	answerCrowded = "HTTP/1.1 429 Too Many Requests\r\nRetry-After: 60\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 )
@@ -177,6 +179,9 @@ func (e *Engine) accept(ctx context.Context, from *net.TCPListener) {
 	defer func() { spare.drop() }()
 	for ctx.Err() == nil {
 		c, err := from.AcceptTCP()
+		if e.admission.wait(ctx) {
+			e.door.held.Add(1)
+		}
 		switch {
 		case err == nil:
 			e.welcome(c, from)

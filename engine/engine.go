@@ -113,8 +113,12 @@ type Engine struct {
 	users      [variants]atomic.Int64 // sessions by variant; of plain nobody asks
 	door       door
 	allowances allowances
+	admission  admission
 	pacer      pacer
-	start      time.Time // of tick 0
+	farewell   Farewell
+	parting    sync.WaitGroup // loops that have not told everybody
+	parted     chan struct{}  // closed when all have
+	start      time.Time      // of tick 0
 	jiffy      proto.Time
 	awayMin    proto.Time // since a loop looked, for jiffies to be the finer measure
 
@@ -142,6 +146,9 @@ func New(c Config, m Market) (*Engine, error) {
 		c.Loops = runtime.GOMAXPROCS(0)
 	}
 	c.Loops = min(c.Loops, loopsMax)
+	if limits.Admissions == 0 {
+		limits.Admissions = admissionsPerLoop * c.Loops
+	}
 	if c.Deflate == 0 {
 		c.Deflate = deflateLevel
 	}
@@ -160,12 +167,14 @@ func New(c Config, m Market) (*Engine, error) {
 	e := &Engine{
 		config: c, limits: limits, market: m, tokens: newTokens(c.Secret, c.Provider),
 		start: time.Now(), present: map[proto.GameID]*attendance{},
+		parted: make(chan struct{}),
 	}
 	e.jiffy = jiffy()
 	e.awayMin = 2 * e.jiffy
 	e.deflaters.New = func() any { return newDeflater(c.Deflate) }
 	e.door.open(limits)
 	e.allowances = newAllowances(limits)
+	e.admission.open(limits.Admissions)
 	if e.listener, err = listen(c.Listen, c.Listener); err != nil {
 		return nil, fmt.Errorf("make an engine: %w", err)
 	}
@@ -294,9 +303,9 @@ func (e *Engine) closeListeners() error {
 // Token makes the token with which the owner of an account says hello.
 func (e *Engine) Token(a proto.AccountID) string { return e.tokens.sign(a) }
 
-// Run accepts clients until ctx ends. Then it drains: nobody is accepted any more, all clients are told to come
-// back (1012), what is written reaches them, and whoever is still there after Limits.DrainTime is cut. The
-// market must take Detach until Run returns; Deliver may be called ever after and does nothing.
+// Run accepts clients until ctx ends. Then it drains: nobody is accepted any more, all clients are told when to come
+// back (1012, as Part says), what is written reaches them, and whoever is still there Limits.DrainTime after the last was
+// told is cut. The market must take Detach until Parted is closed; Deliver may be called ever after and does nothing.
 func (e *Engine) Run(ctx context.Context) error {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
@@ -318,23 +327,6 @@ func (e *Engine) Run(ctx context.Context) error {
 		return fmt.Errorf("stop the engine: %w", err)
 	}
 	return nil
-}
-
-// drain parts from everybody and waits for the last to go.
-func (e *Engine) drain() {
-	for _, l := range e.loops {
-		l.inbox.call(func() { l.draining = true })
-	}
-	limit := time.NewTimer(e.limits.DrainTime)
-	defer limit.Stop()
-	for e.door.inside() > 0 {
-		select {
-		case <-e.door.empty:
-		case <-limit.C:
-			e.config.Log.Warn("clients were cut when the time to drain was over", "connections", e.door.inside())
-			return
-		}
-	}
 }
 
 // tick drives the timers of all loops.

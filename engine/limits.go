@@ -15,7 +15,7 @@ type Limits struct {
 	HelloTime       time.Duration // from accept until hello, handshake included. 10 s
 	IdleTime        time.Duration // without a byte from the client, who is pinged at half of it. 90 s
 	CloseTime       time.Duration // from the close frame until the socket is cut. 5 s
-	DrainTime       time.Duration // from the end of Run's context until whoever is left is cut. 10 s
+	DrainTime       time.Duration // from when the last client is told to come back until whoever is left is cut. 10 s
 	Connections     int           // in all. What RLIMIT_NOFILE leaves after descriptorsKept
 	PerAddress      int           // from one IPv4 address or IPv6 /64. 1,024, but for loopback, where proxies live: no limit
 	Heartbeat       time.Duration // of silence in a game, at most; a client may ask for as little as a fifth of it. 5 s
@@ -35,6 +35,7 @@ type Limits struct {
 	MessageTime     time.Duration // from the first byte of a frame or fragmented message until its last; then 1008. 15 s
 	ConnectRate     int           // connections from one address within a second, as PerAddress counts. 256
 	Handshakes      int           // connections in all within a second; the rest is answered 503. No limit
+	Admissions      int           // connections in all that are let in within a second; the rest waits to be accepted. 2,000 for each loop
 	DeflateMin      int           // bytes of a private frame, for compression to be worth the time. 1 KiB
 	DeflateRate     int           // private bytes that a loop compresses in a second; the rest goes as it is. 8 MiB
 }
@@ -114,7 +115,7 @@ var defaults = Limits{
 
 // filled returns l with its defaults in place.
 func (l Limits) filled() (Limits, error) {
-	if at := min(l.PerAddress, l.ConnectRate, l.Handshakes, l.AccountRequests, l.AccountBytes, l.AddressRequests, l.AddressBytes, l.AllRequests, l.AllBytes); at < 0 { // 0 is told apart by door and allowances
+	if at := min(l.PerAddress, l.ConnectRate, l.Handshakes, l.Admissions, l.AccountRequests, l.AccountBytes, l.AddressRequests, l.AddressBytes, l.AllRequests, l.AllBytes); at < 0 { // 0 is told apart by door and allowances
 		return l, fmt.Errorf("a limit is %d, below 0", at)
 	}
 	for _, field := range []struct {

@@ -69,7 +69,10 @@ type loop struct {
 	heard       func(s *session, kind event, message []byte) // takes them: requested; an echo in conformance tests
 	upgrader    ws.Upgrader                                  // answers opening handshakes (section 4.2)
 	draining    bool
-	parted      int // slots parted from, while draining
+	drained     proto.Time // since when
+	parted      int        // slots parted from, while draining
+	partDue     int        // slots that it is time to part from
+	told        bool       // everybody has been parted from
 
 	// Scratch, so that the hot path allocates nothing.
 	parser      parser
@@ -261,7 +264,7 @@ func (l *loop) turn() {
 	l.flush()
 	l.look()
 	l.counts.Turns.AddTime(int64(l.now - began))
-	if l.done < len(l.parcels) || len(l.active) > 0 || l.draining && l.parted < len(l.places) || l.hurries() {
+	if l.done < len(l.parcels) || len(l.active) > 0 || l.draining && l.parted < l.partDue || l.hurries() {
 		l.inbox.ring()
 	}
 }
@@ -349,22 +352,4 @@ func (l *loop) ticks() {
 		l.forget()
 	}
 	l.publish()
-}
-
-// drain parts from some of the sessions: not from all in one turn, since each costs a write.
-func (l *loop) drain() {
-	end := min(len(l.places), l.parted+partingMax)
-	for ; l.parted < end; l.parted++ {
-		s := l.places[l.parted].session
-		if s == nil {
-			continue
-		}
-		l.close(s, proto.CloseRestart)
-		switch s.state {
-		case handshaking:
-			l.answerHTTP(s, answerFull)
-		case securing:
-			l.insecure(s, InsecureEnding)
-		}
-	}
 }

@@ -322,10 +322,14 @@ func (l *loop) close(s *session, code proto.CloseCode) {
 	if s.state != open {
 		return
 	}
+	l.closeWith(s, code, code.Reason())
+}
+
+func (l *loop) closeWith(s *session, code proto.CloseCode, reason string) {
 	l.counts.closed(code)
 	l.part(s)
 	b := l.out(s)
-	b.B = appendClose(b.B, uint16(code), code.Reason())
+	b.B = appendClose(b.B, uint16(code), reason)
 }
 
 // part is where a session stops: it leaves its games and its account, and has CloseTime to take what is written

@@ -67,6 +67,7 @@ type Stats struct {
 	RefusedRate    uint64 // by Limits.ConnectRate
 	RefusedRush    uint64 // by Limits.Handshakes
 	RefusedStarved uint64 // no descriptor was left
+	Held           uint64 // times that newcomers had to wait: Limits.Admissions
 	Deflating      int64  // connections that have negotiated permessage-deflate
 	AcceptErrors   uint64
 	Refusals       map[proto.Refusal]uint64
@@ -168,7 +169,7 @@ func (e *Engine) Stats() Stats {
 	s := Stats{
 		Accepted: e.door.accepted.Load(), RefusedFull: e.door.full.Load(), RefusedAddress: e.door.crowded.Load(),
 		RefusedRate: e.door.hasty.Load(), RefusedRush: e.door.rushed.Load(), Deflating: e.users[deflated].Load(),
-		RefusedStarved: e.door.starved.Load(), AcceptErrors: e.door.acceptFail.Load(),
+		RefusedStarved: e.door.starved.Load(), Held: e.door.held.Load(), AcceptErrors: e.door.acceptFail.Load(),
 		Refusals: map[proto.Refusal]uint64{}, Closes: map[proto.CloseCode]uint64{}, Insecurities: map[Insecurity]uint64{},
 	}
 	for _, l := range e.loops {

@@ -1,5 +1,10 @@
 package proto
 
+import (
+	"strconv"
+	"strings"
+)
+
 // CloseCode says why a connection ends. Codes below 4000 are RFC 6455's and IANA's.
 type CloseCode uint16
 
@@ -11,7 +16,7 @@ const (
 	CloseUTF8      CloseCode = 1007 // a text message that is not UTF-8
 	ClosePolicy    CloseCode = 1008 // too many malformed requests, frames or bytes, or a message that never ends
 	CloseTooBig    CloseCode = 1009 // a message over the limit
-	CloseRestart   CloseCode = 1012 // the server restarts; come back after a random delay
+	CloseRestart   CloseCode = 1012 // the server restarts; the reason says when to come back, see RestartReason
 	CloseTryLater  CloseCode = 1013 // the server is full
 
 	CloseSlow        CloseCode = 4000 // the reader let its private lane fill up, or takes nothing of more than 64 kB; it may reconnect and resume
@@ -31,7 +36,7 @@ var closings = [...]struct {
 	{CloseUTF8, "text is not UTF-8"},
 	{ClosePolicy, "too many malformed requests, frames or bytes, or a message that never ends"},
 	{CloseTooBig, "message too big"},
-	{CloseRestart, "server restarts; come back after a random delay of up to 10 s"},
+	{CloseRestart, restarts + "N" + restartsUnit},
 	{CloseTryLater, "server is full; try again later"},
 	{CloseSlow, "too slow for the private lane; reconnect and resume"},
 	{CloseIdle, "idle for too long"},
@@ -46,4 +51,29 @@ func (c CloseCode) Reason() string {
 		}
 	}
 	return ""
+}
+
+// The reason that goes with CloseRestart, around a number of milliseconds.
+const (
+	restarts     = "server restarts; come back in "
+	restartsUnit = " ms"
+)
+
+// RestartReason is the reason that goes with CloseRestart: the client is expected after that time, in microseconds, which is rounded up to
+// milliseconds. Clients are given different times, so that they do not come all at once.
+func RestartReason(after Time) string {
+	return restarts + strconv.FormatInt(int64((after+Millisecond-1)/Millisecond), 10) + restartsUnit
+}
+
+// RestartDelay reads such a reason: the time to wait before coming back, in microseconds. It is false for other texts.
+func RestartDelay(reason string) (after Time, ok bool) {
+	digits, ok := strings.CutPrefix(reason, restarts)
+	if ok {
+		digits, ok = strings.CutSuffix(digits, restartsUnit)
+	}
+	ms, err := strconv.ParseUint(digits, 10, 32)
+	if !ok || err != nil {
+		return 0, false
+	}
+	return Time(ms) * Millisecond, true
 }

@@ -55,6 +55,9 @@
 // number, and ends once, and a balance has the seq of its record. None is lost, whatever happened meanwhile, a restart included. missed
 // comes when the server's views of the past have what it is about: at once, or, with a durability of an interval, after up to that.
 //
+// A server that restarts closes with 1012, and the reason says after how many milliseconds the client is expected, which is different for each:
+// "server restarts; come back in 2500 ms".
+//
 // A balance is what is free to stake: stakes that are still being decided are not in it. After a refusal in
 // such a moment, account tells the new one.
 //

@@ -317,6 +317,17 @@ func TestRefusalsAndClosings(t *testing.T) {
 			t.Errorf("close code %d: a reason has 1 to 123 bytes, not %d", c.code, len(reason))
 		}
 	}
+	for _, after := range []Time{0, 1, 999, Millisecond, 7300 * Millisecond, 24 * 3600 * Second} {
+		reason := RestartReason(after)
+		if got, ok := RestartDelay(reason); !ok || got < after || got >= after+Millisecond || len(reason) > 123 {
+			t.Errorf("%q is read as %d, %v; %d was written", reason, got, ok, after)
+		}
+	}
+	for _, text := range []string{"", CloseRestart.Reason(), CloseTryLater.Reason(), restarts + "-1" + restartsUnit, restarts + "5", "5" + restartsUnit} {
+		if after, ok := RestartDelay(text); ok {
+			t.Errorf("%q is read as %d", text, after)
+		}
+	}
 }
 
 func TestMultiplier(t *testing.T) {

@@ -87,6 +87,7 @@ func (from Sources) engine(show sink) {
 	show.number("accepts_refused_total", refused, float64(s.RefusedRate), "reason", "rate")
 	show.number("accepts_refused_total", refused, float64(s.RefusedRush), "reason", "rush")
 	show.number("accepts_refused_total", refused, float64(s.RefusedStarved), "reason", "descriptors")
+	show.number("accepts_held_total", "Times that newcomers had to wait, because more came than are let in at once.", float64(s.Held))
 	const attacks = "Connections ended for what they did."
 	show.number("attacks_total", attacks, float64(s.HandshakesLate), "kind", "handshake late")
 	show.number("attacks_total", attacks, float64(s.Heavy), "kind", "bytes")

@@ -7,12 +7,13 @@
 
 const waitFirst = 500; // ms before the first attempt to come back, halved to whole at random
 const waitMax = 15_000; // ms; the wait doubles up to it
-const waitRestart = 10_000; // ms: a server that restarts asks for a random delay up to this (close code 1012)
+const waitPolite = 10_000; // ms: the random delay after TRY_LATER is up to this, and after RESTART where it names none
 const pingEvery = 15_000; // ms between time requests, which also show that the connection is alive
 
 // Close codes that ask for a longer wait.
 const RESTART = 1012;
 const TRY_LATER = 1013;
+const comeBackIn = /come back in (\d{1,8}) ms$/; // the reason of RESTART; everybody is given a time of his own
 
 // A request that the server refused. code is stable, reason is the server's sentence.
 export class Refused extends Error {
@@ -69,7 +70,7 @@ export class Socket {
     this.#ws = ws;
     ws.onopen = () => ws === this.#ws && this.#greet(ws);
     ws.onmessage = (e) => ws === this.#ws && this.#read(e.data);
-    ws.onclose = (e) => ws === this.#ws && this.#lose(e.code);
+    ws.onclose = (e) => ws === this.#ws && this.#lose(e.code, e.reason);
   }
 
   // Ends the connection for good.
@@ -135,9 +136,9 @@ export class Socket {
     this.#pinging = setTimeout(() => (this.#unheard ? this.#lose(0) : this.#ping()), pingEvery);
   }
 
-  #lose(code) {
+  #lose(code, reason = "") {
     this.#drop();
-    this.#comeBack(code);
+    this.#comeBack(code, reason);
   }
 
   // Lets go of the socket; whoever waits for an answer learns that none will come.
@@ -151,10 +152,11 @@ export class Socket {
     for (const { reject } of pending) reject(new Lost());
   }
 
-  #comeBack(code) {
+  #comeBack(code, reason = "") {
     const polite = code === RESTART || code === TRY_LATER;
-    const longest = polite ? waitRestart : Math.min(waitFirst * 2 ** this.#attempts, waitMax);
-    const wait = polite ? Math.random() * longest : (longest / 2) * (1 + Math.random());
+    const longest = polite ? waitPolite : Math.min(waitFirst * 2 ** this.#attempts, waitMax);
+    const told = code === RESTART && comeBackIn.exec(reason);
+    const wait = told ? Number(told[1]) : polite ? Math.random() * longest : (longest / 2) * (1 + Math.random());
     this.#attempts++;
     this.#waiting = setTimeout(() => this.start(), wait);
     this.#become("lost", wait);
