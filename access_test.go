@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"tote/server/bench"
 	"tote/server/proto"
@@ -115,4 +116,36 @@ func TestAllowanceFlags(t *testing.T) {
 		}
 	}
 	t.Error("16,000 bytes were taken")
+}
+
+// An account has so many connections, over all loops, and the counter tells of those refused.
+func TestConnectionsOfAnAccount(t *testing.T) {
+	s := start(t, t.TempDir(), "--per-account", "3", "--loops", "2")
+	account := must(s.desk.OpenAccount(t.Context(), proto.AccountOpening{Name: "Ada"}))(t)
+	var last *bench.Client
+	for range 3 {
+		last = s.hello(account.Token)
+	}
+	c := must(bench.Dial(t.Context(), s.players))(t)
+	defer c.Close()
+	if r := ask[*proto.Refused](t, c, proto.Request{Type: proto.RequestHello, Token: account.Token}); r.Reason != proto.RefusedConnectionsMany {
+		t.Errorf("a fourth connection: %s", r.Reason.Code())
+	}
+	last.Close()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) { // the server notices when it reads
+		reply := must(c.Ask(proto.Request{Type: proto.RequestHello, Token: account.Token}))(t)
+		if _, ok := reply.(*proto.Welcome); ok {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("one has left, and another is answered %s", reply.AppendJSON(nil))
+		}
+	}
+	for deadline := time.Now().Add(20 * time.Second); s.metrics()[`server_refusals_total{code="connections_many"}`] == 0; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("nobody counts it")
+		}
+	}
+	s.stop()
+	s.audited()
 }

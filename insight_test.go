@@ -54,20 +54,27 @@ func TestMetricsHoldWhatClientsDid(t *testing.T) {
 		}
 	}
 	want := map[string]float64{
-		"server_connections":                                 players,
-		"server_stake_answer_seconds_count":                  players * stakes,
-		"server_stake_decide_seconds_count":                  players * (stakes + 1),
-		`server_refusals_total{code="pool_unknown"}`:         players,
-		`server_money_units{where="pools"}`:                  players * stakes * 10,
-		`server_money_units{where="accounts"}`:               players * (10_000 - stakes*10),
-		`server_stake_decide_seconds_bucket{le="+Inf"}`:      players * (stakes + 1),
-		`server_kernel_tcp_sockets{state="established"}`:     -1, // more of them than players
-		"server_journal_commit_records_sum":                  -1,
-		`server_kernel_tcp_total{counter="ListenOverflows"}`: -2, // there, whatever it is
-		"server_batch_release_seconds_count":                 -1,
-		"server_loop_turn_seconds_count":                     -1,
-		"server_shard_turn_seconds_count":                    -1,
-		"server_disk_free_bytes":                             -1,
+		"server_connections":                             players,
+		"server_stake_answer_seconds_count":              players * stakes,
+		"server_stake_decide_seconds_count":              players * (stakes + 1),
+		`server_refusals_total{code="pool_unknown"}`:     players,
+		`server_money_units{where="pools"}`:              players * stakes * 10,
+		`server_money_units{where="accounts"}`:           players * (10_000 - stakes*10),
+		`server_stake_decide_seconds_bucket{le="+Inf"}`:  players * (stakes + 1),
+		`server_kernel_tcp_sockets{state="established"}`: -1, // more of them than players
+		"server_journal_commit_records_sum":              -1,
+		"server_batch_release_seconds_count":             -1,
+		"server_loop_turn_seconds_count":                 -1,
+		"server_shard_turn_seconds_count":                -1,
+		"server_disk_free_bytes":                         -1,
+	}
+	// What ss -s and netstat -s tell, whatever it is.
+	for _, counter := range []string{"SyncookiesSent", "SyncookiesRecv", "SyncookiesFailed", "TCPAbortOnMemory", "ListenDrops", "ListenOverflows", "AttemptFails",
+		"PassiveOpens", "RetransSegs", "OutSegs", "TCPTimeouts"} {
+		want[`server_kernel_tcp_total{counter="`+counter+`"}`] = -2
+	}
+	for _, state := range []string{"closed", "orphaned", "time_wait", "syn_received"} {
+		want[`server_kernel_tcp_sockets{state="`+state+`"}`] = -2
 	}
 	var got map[string]float64
 	short := ""
@@ -213,7 +220,7 @@ func TestTopInATerminal(t *testing.T) {
 	ask[*proto.Receipt](t, c, proto.Request{Type: proto.RequestStake, ID: 2, Pool: pools[0], Amount: 10})
 	top := fmt.Sprintf("stty cols 100 rows 40; exec %s top --every 200ms --times 3 --admin %s", binary, s.desk.Base)
 	screen := string(must(exec.CommandContext(t.Context(), "script", "-qec", top, "/dev/null").Output())(t))
-	for _, want := range []string{"\x1b[?1049h", "\x1b[?1049l", "connections         1 ", "arrival to receipt", "slowest readers", "kernel   ",
+	for _, want := range []string{"\x1b[?1049h", "\x1b[?1049l", "connections         1 ", "arrival to receipt", "slowest readers", "half-open ", "segments ", "overflows ", "cookies ",
 		fmt.Sprintf("%-8d %9d ", game, 1)} {
 		if !strings.Contains(screen, want) {
 			t.Errorf("the screen lacks %q:\n%s", want, screen)

@@ -126,6 +126,8 @@ type serve struct {
 	ProxyHeader       []netip.Prefix `help:"Network of proxies that send a PROXY protocol header (version 2), as in 10.1.0.0/24; connections from there without one are refused." placeholder:"NETWORK"`
 	ProxyForwarded    []netip.Prefix `help:"Network of proxies whose X-Forwarded-For is believed." placeholder:"NETWORK"`
 	Handshakes        int            `help:"Most new connections in all within a second; 0: no limit."`
+	PerAccount        uint16         `help:"Most connections of one account; 0: the default of 32."`
+	AccountHandshakes int            `help:"Most hellos of an account within a second; 0: the default of 32."`
 	AccountRequests   int            `help:"Most requests of an account within a second; 0: the default of 2000."`
 	AccountBytes      int            `help:"Most bytes from an account within a second; 0: the default of 2 MiB."`
 	AddressRequests   int            `help:"Most requests from one address within a second; 0: the default of 20000, and no limit for loopback."`
@@ -260,7 +262,7 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger, level *slog.LevelVar)
 	m, err := market.New(market.Config{
 		Shards: cores(c.Shards), Epoch: uint64(now()), Durability: c.Durability.String(), Now: now, Journal: kept,
 		Interval: proto.Time(c.Interval.Microseconds()), Moderate: c.Moderate, Reports: c.Reports, ChallengeFor: proto.Time(c.ChallengeFor.Microseconds()),
-		StakesPerSecond: c.StakesPerSecond, Views: kept.Views(),
+		StakesPerSecond: c.StakesPerSecond, Connections: int(c.PerAccount), Views: kept.Views(),
 		Deliver: func(b *market.Batch) {
 			players.Deliver(b)
 			desk.Deliver(b)
@@ -275,7 +277,7 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger, level *slog.LevelVar)
 		Listen: c.Listen, Listener: supervisor.Listener(systemd.Players), TLS: certificates.TLS(), TLSListen: c.TLSListen, Loops: c.Loops, Secret: secret, GuestCredits: c.GuestCredits, Page: page.Handler(), Broadcast: c.Broadcast, Log: log, Now: now,
 		Provider: provider, Origins: c.Origin, Proxies: engine.Proxies{Header: c.ProxyHeader, Forwarded: c.ProxyForwarded},
 		Limits: engine.Limits{Connections: c.Connections, PerAddress: c.PerAddress, ConnectRate: c.AddressHandshakes, Handshakes: c.Handshakes,
-			AccountRequests: c.AccountRequests, AccountBytes: c.AccountBytes, AddressRequests: c.AddressRequests, AddressBytes: c.AddressBytes,
+			AccountHellos: c.AccountHandshakes, AccountRequests: c.AccountRequests, AccountBytes: c.AccountBytes, AddressRequests: c.AddressRequests, AddressBytes: c.AddressBytes,
 			AllRequests: c.AllRequests, AllBytes: c.AllBytes, IdleTime: c.Idle, Heartbeat: c.Heartbeat,
 			MessageBytes: c.MessageMax, Admissions: c.Admissions, DrainTime: c.StopLimit},
 	}, m)

@@ -9,6 +9,7 @@ import (
 
 // allowances bound what comes within a second, over all connections and loops.
 type allowances struct {
+	accountHellos                 *allowance
 	accountRequests, accountBytes *allowance
 	addressRequests, addressBytes *allowance
 	allRequests, allBytes         *allowance
@@ -22,6 +23,7 @@ func newAllowances(l Limits) (m allowances) {
 		to              **allowance
 		value, standard int
 	}{
+		{&m.accountHellos, l.AccountHellos, defaults.AccountHellos},
 		{&m.accountRequests, l.AccountRequests, defaults.AccountRequests}, {&m.accountBytes, l.AccountBytes, defaults.AccountBytes},
 		{&m.addressRequests, l.AddressRequests, defaults.AddressRequests}, {&m.addressBytes, l.AddressBytes, defaults.AddressBytes},
 		{&m.allRequests, l.AllRequests, 0}, {&m.allBytes, l.AllBytes, 0},

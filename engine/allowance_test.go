@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"tote/server/proto"
 )
@@ -158,4 +159,20 @@ func BenchmarkAllowance(b *testing.B) {
 			b.Fatal("refused")
 		}
 	}
+}
+
+// Hellos of an account are counted over all connections, and whoever is refused may say hello again, until his time for it is over.
+func TestHellosOfAnAccount(t *testing.T) {
+	e, _ := serve(t, Config{Now: func() proto.Time { return 5 * proto.Second }, Limits: Limits{AccountHellos: 3, HelloTime: 500 * time.Millisecond}})
+	for range 3 {
+		greeted(t, e, 12)
+	}
+	fourth := upgraded(t, e)
+	fourth.ask(`{"type":"hello","id":1,"token":%q}`, e.Token(12))
+	fourth.expectRefused(1, proto.RefusedRequestsFast)
+	fourth.greet(e, 14)
+	unknown := upgraded(t, e)
+	unknown.ask(`{"type":"hello","id":1,"token":%q}`, e.Token(13)) // whom the market does not know
+	unknown.expectRefused(1, proto.RefusedAccountUnknown)
+	unknown.expectClose(proto.CloseHelloMissed) // and not after half of IdleTime
 }

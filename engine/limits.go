@@ -25,6 +25,7 @@ type Limits struct {
 	Joins           int           // games that a connection is in. 16
 	Malformed       int           // malformed requests until 1008. 16
 	Requests        int           // of one connection within a second; the rest is told "busy". 1,000
+	AccountHellos   int           // hellos of an account within a second; the rest is told "requests_fast". 32
 	AccountRequests int           // of all connections of an account within a second; the rest is told "requests_fast". 2,000
 	AccountBytes    int           // of these; beyond it, 1008. 2 MiB
 	AddressRequests int           // from one address, as PerAddress counts, within a second; the rest is told "requests_fast". 20,000, but for loopback: no limit
@@ -102,6 +103,7 @@ var defaults = Limits{
 	Joins:           16,
 	Malformed:       16,
 	Requests:        1000,
+	AccountHellos:   32,
 	AccountRequests: 2000,
 	AccountBytes:    2 << 20,
 	AddressRequests: 20_000,
@@ -115,7 +117,7 @@ var defaults = Limits{
 
 // filled returns l with its defaults in place.
 func (l Limits) filled() (Limits, error) {
-	if at := min(l.PerAddress, l.ConnectRate, l.Handshakes, l.Admissions, l.AccountRequests, l.AccountBytes, l.AddressRequests, l.AddressBytes, l.AllRequests, l.AllBytes); at < 0 { // 0 is told apart by door and allowances
+	if at := min(l.PerAddress, l.ConnectRate, l.Handshakes, l.Admissions, l.AccountHellos, l.AccountRequests, l.AccountBytes, l.AddressRequests, l.AddressBytes, l.AllRequests, l.AllBytes); at < 0 { // 0 is told apart by door and allowances
 		return l, fmt.Errorf("a limit is %d, below 0", at)
 	}
 	for _, field := range []struct {

@@ -316,7 +316,8 @@ func (l *loop) answerRefused(s *session, m *proto.Refused) {
 		return // of an image that reimage asked for: the game is over
 	}
 	if m.ID == s.hello {
-		s.account, s.hello, s.reach = 0, 0, nil // another hello may follow
+		s.account, s.hello, s.reach = 0, 0, nil // another hello may follow, in the time for it
+		l.wheel.sooner(s, max(s.deadline, l.tick+1))
 	}
 	l.tellRefused(s, m)
 }

@@ -301,6 +301,9 @@ func (l *loop) attach(s *session, r *proto.Request, g grant) proto.Refusal {
 		c.Kind, c.Attach, c.Account = market.OpenAccount, true, l.engine.market.NextAccount()
 		c.Args = &proto.AccountOpening{Name: r.Guest, Deposit: l.engine.config.GuestCredits}
 	}
+	if g.account != 0 && !l.engine.allowances.accountHellos.take(uint64(g.account), 1, l.now) {
+		return proto.RefusedRequestsFast
+	}
 	if !l.engine.market.Submit(&c) {
 		return proto.RefusedBusy
 	}

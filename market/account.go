@@ -155,6 +155,10 @@ func (s *Shard) decideAccount(r record) proto.Seq {
 }
 
 func (s *Shard) attach(c *Command, a *account) {
+	if a.live != nil && len(a.live.sessions) >= s.config.Connections && !slices.Contains(a.live.sessions, c.From) {
+		s.refuse(c, proto.RefusedConnectionsMany)
+		return
+	}
 	live := s.lives(a)
 	live.attached = true
 	if !slices.Contains(live.sessions, c.From) {

@@ -59,6 +59,7 @@ type Config struct {
 	Deliver         func(*Batch)             // takes what a shard says; called on the shard's goroutine, borrows the batch
 	Passed          func(at proto.Time) bool // reports whether all that reached the host by then has been submitted; nil: it always has
 	StakesPerSecond int                      // that an account may send, and twice as many at once; 0: no limit
+	Connections     int                      // of an account at once; 0: 32
 	Interval        proto.Time               // default batching interval of odds; 0: 3 s
 	VoidAfter       proto.Time               // a pool unsettled for so long after its lock voids itself; 0: 24 h
 	ArchiveAfter    proto.Time               // an ended game leaves memory after so long; 0: 10 min
@@ -76,6 +77,8 @@ const (
 	intervalMax     = 60 * proto.Second
 	voidAfter       = 24 * proto.Hour
 	archiveAfter    = 10 * proto.Minute
+
+	connectionsDefault = 32 // every device of a player, and those that have just lost their network
 
 	textMax        = 200          // bytes of a name, question, label or reason
 	kindMax        = 32           // bytes of an event's kind
@@ -110,6 +113,9 @@ func New(c Config, from *Replica) (*Market, error) {
 	}
 	if c.VoidAfter == 0 {
 		c.VoidAfter = voidAfter
+	}
+	if c.Connections == 0 {
+		c.Connections = connectionsDefault
 	}
 	if c.ArchiveAfter == 0 {
 		c.ArchiveAfter = archiveAfter

@@ -103,3 +103,39 @@ func TestNobodyAttachedKeepsNoLane(t *testing.T) {
 		t.Errorf("welcome %+v", welcome)
 	}
 }
+
+// An account has so many connections and no more, whichever loops they are on; whoever leaves makes room, and one that says hello again is
+// still one.
+func TestConnectionsOfAnAccount(t *testing.T) {
+	tb := newTable(t, 2)
+	for _, s := range tb.m.shards {
+		s.config.Connections = 3
+	}
+	ada, bob := tb.player(1, 100), tb.player(2, 100) // attached already
+	attach := func(loop, n int, a proto.AccountID) Command {
+		return Command{Kind: Attach, From: NewSession(loop, 1, uint32(n)), ID: 1, Account: a}
+	}
+	for _, row := range []struct {
+		name string
+		c    Command
+		want proto.Refusal
+	}{
+		{"a second", attach(0, 11, ada), proto.Accepted},
+		{"a third, on another loop", attach(1, 11, ada), proto.Accepted},
+		{"a fourth", attach(0, 12, ada), proto.RefusedConnectionsMany},
+		{"the third again", attach(1, 11, ada), proto.Accepted},
+		{"somebody else's", attach(0, 13, bob), proto.Accepted},
+	} {
+		if got := tb.verdict(row.c); got != row.want {
+			t.Errorf("%s: %q, want %q", row.name, got.Code(), row.want.Code())
+		}
+	}
+	tb.do(Command{Kind: Detach, From: NewSession(0, 1, 12), Account: ada}) // who was refused leaves no room
+	if got := tb.verdict(attach(0, 14, ada)); got != proto.RefusedConnectionsMany {
+		t.Errorf("after one left that was never in: %q", got.Code())
+	}
+	tb.do(Command{Kind: Detach, From: NewSession(0, 1, 11), Account: ada})
+	if got := tb.verdict(attach(0, 14, ada)); got != proto.Accepted {
+		t.Errorf("after one left: %q", got.Code())
+	}
+}

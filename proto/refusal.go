@@ -25,6 +25,7 @@ const (
 	// By an account's shard.
 	RefusedAccountUnknown
 	RefusedAccountExists
+	RefusedConnectionsMany
 	RefusedAmountInvalid
 	RefusedSharesInvalid
 	RefusedRequestReused
@@ -122,6 +123,7 @@ var refusalTable = [refusals]struct{ code, reason string }{
 	RefusedJoinsMany:        {"joins_many", "you are in too many games; leave one first"},
 	RefusedAccountUnknown:   {"account_unknown", "there is no such account"},
 	RefusedAccountExists:    {"account_exists", "an account with this id exists already"},
+	RefusedConnectionsMany:  {"connections_many", "the account has as many connections as it may have; close one of them, and say hello again"},
 	RefusedAmountInvalid:    {"amount_invalid", "an amount is a whole number of units from 1 to 9007199254740991"},
 	RefusedSharesInvalid:    {"shares_invalid", "shares are a whole number of millionths from 1 to 9007199254740991"},
 	RefusedRequestReused:    {"request_reused", "this id was used for another stake; choose a new one"},

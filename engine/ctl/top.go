@@ -215,7 +215,10 @@ const gamesShown = 8
 // lines is the screen.
 func (c comparison) lines(server string) []string {
 	value := func(name string) float64 { return c.sum(name) }
-	kernel := func(counter string) float64 { return c.rate(`server_kernel_tcp_total{counter="` + counter + `"}`) }
+	sockets := func(state string) string { return short(value(`server_kernel_tcp_sockets{state="` + state + `"}`)) }
+	kernel := func(counter string) string {
+		return short(c.rate(`server_kernel_tcp_total{counter="` + counter + `"}`))
+	}
 	lines := []string{
 		fmt.Sprintf("%s  %s  the last %.1f s", server, c.at.Format(time.TimeOnly), c.seconds),
 		"",
@@ -228,9 +231,12 @@ func (c comparison) lines(server string) []string {
 		fmt.Sprintf("records/s   %9s   waiting: disk %s, follower %s, shards %s   memory %s   disk free %s", short(c.rate("server_journal_appended")),
 			short(value("server_journal_appended")-value("server_journal_durable")), short(value("server_journal_durable")-value("server_journal_followed")),
 			short(value("server_inbox_depth")), short(value("process_resident_memory_bytes")), short(value("server_disk_free_bytes"))),
-		fmt.Sprintf("kernel      %9s   retransmits/s %s   timeouts/s %s   drops/s %s", short(value(`server_kernel_tcp_sockets{state="established"}`)),
-			short(kernel("RetransSegs")), short(kernel("TCPTimeouts")),
-			short(kernel("ListenDrops")+kernel("TCPAbortOnMemory")+c.rate("server_kernel_backlog_dropped_total"))),
+		fmt.Sprintf("sockets     %9s   half-open %s   time-wait %s   orphaned %s   closed %s   memory %s", sockets("established"), sockets("syn_received"),
+			sockets("time_wait"), sockets("orphaned"), sockets("closed"), short(value("server_kernel_tcp_memory_bytes"))),
+		fmt.Sprintf("opened/s    %9s   failed %s   segments %s   retransmits %s   timeouts %s", kernel("PassiveOpens"), kernel("AttemptFails"), kernel("OutSegs"),
+			kernel("RetransSegs"), kernel("TCPTimeouts")),
+		fmt.Sprintf("dropped/s   %9s   overflows %s   cookies %s/%s/%s   aborted on memory %s   backlog %s", kernel("ListenDrops"), kernel("ListenOverflows"),
+			kernel("SyncookiesSent"), kernel("SyncookiesRecv"), kernel("SyncookiesFailed"), kernel("TCPAbortOnMemory"), short(c.rate("server_kernel_backlog_dropped_total"))),
 		"",
 		fmt.Sprintf("%-26s %9s %9s %9s %9s", "at most", "p50", "p90", "p99", "per s"),
 	}

@@ -157,7 +157,7 @@ func TestInheritRefuses(t *testing.T) {
 	}
 }
 
-// exposureMax is what systemd-analyze security may find, of 10: it finds 1.2, for the network that a server is there for.
+// exposureMax is what systemd-analyze security may find, of 10: it finds 1.3, for the network that a server is there for.
 const exposureMax = 1.3
 
 // systemd itself reads the units, and finds nothing to complain of.

@@ -96,7 +96,8 @@ ProtectProc=invisible
 PrivateDevices=yes
 PrivateTmp=yes
 PrivateUsers=yes
-RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
+# AF_NETLINK counts half-open connections; nothing can be set by it without a privilege.
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK
 RestrictNamespaces=yes
 RestrictRealtime=yes
 RestrictSUIDSGID=yes
