@@ -32,6 +32,7 @@ type Bench struct {
 	Limit     Limit     `cmd:"" help:"Say what the kernel allows on this machine: a write, a read, a synced append, the codec."`
 	Sweep     Sweep     `cmd:"" help:"Find the greatest throughput with 1, 2, … cores, and fit models to it."`
 	Fit       Fit       `cmd:"" help:"Fit models of scalability to a table of throughputs."`
+	Baseline  Baseline  `cmd:"" help:"Run the architecture of the thesis, to compare with: nginx, processes for WebSockets, Redis, MariaDB."`
 }
 
 // Run is `server bench run`.
