@@ -2,16 +2,24 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
+	"fmt"
 	"io/fs"
 	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"tote/server/bench"
 )
 
 // These tests run `server tune` as an operator does, on a directory that stands for the host.
@@ -168,4 +176,206 @@ func guards(t *testing.T, root string) (n int) {
 		}
 	}
 	return n
+}
+
+// A network namespace is made ready for 5,000 connections, they come through four addresses that were added, hold over some batches,
+// and everything is taken back: what `make scale` does with 100,000 on a kernel of its own. What belongs to the host is told, and left alone.
+func TestTuneHolds(t *testing.T) {
+	t.Parallel()
+	isolated(t, func(t *testing.T) {
+		must(0, netlink.LinkSetUp(must(netlink.LinkByName("lo"))(t)))(t)
+		must(0, os.WriteFile("/proc/sys/net/core/somaxconn", []byte("128"), 0o644))(t) // as kernels before 5.4 had it
+		root := namespace(t)
+		before, host := recorded(t, root), settings(t, "/proc/sys/fs", "/proc/sys/vm")
+
+		const connections = "--connections=5000"
+		out, err := limited(4096, "tune", "check", "--root", root, connections)
+		if err == nil {
+			t.Errorf("check is content with\n%s", out)
+		}
+		says(t, "check", out, "this is a network namespace of its own", "short  RLIMIT_NOFILE of this process        4096; wanted 16384",
+			"low    net.core.somaxconn                   128; wanted 4096", "hidden net.ipv4.tcp_mem", "hidden net.core.netdev_max_backlog", "run server tune check there")
+		if out, err = limited(4096, "tune", "check", "--root", root, "--connections", "536870912"); err == nil {
+			t.Errorf("check is content with\n%s", out)
+		}
+		says(t, "check for more than any host holds", out, "not from here; on the host: sysctl -w fs.nr_open='1073741824'")
+
+		if out, err = limited(4096, "tune", "apply", "--root", root, connections); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		says(t, "apply", out, "applied", "short  RLIMIT_NOFILE of this process        4096; wanted 16384", "a new login")
+		descriptors := 0
+		for line := range strings.Lines(string(must(os.ReadFile(filepath.Join(root, "etc/security/limits.d/99-tote.conf")))(t))) {
+			_, _ = fmt.Sscanf(line, "root - nofile %d", &descriptors) // what a new login gets
+		}
+		if out, err = limited(descriptors, "tune", "check", "--root", root, connections); err != nil {
+			t.Errorf("check with %d descriptors: %v\n%s", descriptors, err, out)
+		}
+
+		const addresses = "10.77.0.1-10.77.0.4"
+		if out, err = tune("vip", "add", addresses, "--device", "lo", "--root", root); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		kept := filepath.Join(t.TempDir(), "report.json")
+		played := make(chan error, 1)
+		go func() {
+			out, err := limited(descriptors, "bench", "smoke", "--users", "5000", "--through", addresses, "--stakes", "100", "--interval", "3s",
+				"--duration", "15s", "--turnover", "6s", "--json", kept)
+			if err != nil {
+				err = fmt.Errorf("%w\n%s", err, out)
+			}
+			played <- err
+		}()
+		held, last := false, []int(nil)
+		for playing := true; playing; {
+			select {
+			case err := <-played:
+				if playing = false; err != nil {
+					t.Fatal(err)
+				}
+			case <-time.After(500 * time.Millisecond): // a look while they come or go counts some twice
+				last = through(t)
+				held = held || slices.Equal(last, []int{1250, 1250, 1250, 1250})
+			}
+		}
+		if !held {
+			t.Errorf("the server never had 1,250 connections through each of four addresses; it had %v at last", last)
+		}
+		var report bench.Report
+		must(0, json.Unmarshal(must(os.ReadFile(kept))(t), &report))(t)
+		if c := report.Connections; c.Joined != 5000 || c.Lost != 0 || report.Delivered.Broadcasts < 10 {
+			t.Errorf("%+v, %d broadcasts", c, report.Delivered.Broadcasts)
+		}
+
+		if out, err = tune("vip", "remove", addresses, "--device", "lo", "--root", root); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+		if out, err = tune("revert", "--root", root); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+		for what, is := range recorded(t, root) {
+			if before[what] != is {
+				t.Errorf("reverted, %s is\n%s, was\n%s", what, is, before[what])
+			}
+			delete(before, what)
+		}
+		if len(before) > 0 {
+			t.Errorf("reverted, gone are %v", before)
+		}
+		if now := settings(t, "/proc/sys/fs", "/proc/sys/vm"); !maps.Equal(now, host) {
+			t.Errorf("the host has\n%v, had\n%v", now, host)
+		}
+	})
+}
+
+// isolated runs a test in namespaces of its own, of network and mounts, by starting this binary again; it needs root.
+func isolated(t *testing.T, test func(t *testing.T)) {
+	const outside = "SERVER_TEST_NAMESPACE"
+	here := must(os.Readlink("/proc/self/ns/net"))(t)
+	if was := os.Getenv(outside); was != "" {
+		if was == here {
+			t.Fatal("this is the host's own network")
+		}
+		must(0, unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))(t)
+		test(t)
+		return
+	}
+	again := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v")
+	again.Env = append(os.Environ(), outside+"="+here, built+"="+binary)
+	again.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS}
+	if out, err := again.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
+		t.Errorf("in namespaces of its own: %v\n%s", err, out)
+	}
+}
+
+// namespace makes a root whose kernel is ours as this namespace has it, with what is the host's read-only, as a container sees it.
+func namespace(t *testing.T) string {
+	t.Helper()
+	root := t.TempDir()
+	for _, dir := range []string{"proc/sys", "etc/pam.d", "etc/systemd/system", "var/lib"} {
+		must(0, os.MkdirAll(filepath.Join(root, dir), 0o755))(t)
+	}
+	must(0, os.WriteFile(filepath.Join(root, "etc/hostname"), []byte("host\n"), 0o644))(t)
+	for _, dir := range []string{"/proc/sys/fs", "/proc/sys/vm"} {
+		must(0, unix.Mount(dir, dir, "", unix.MS_BIND, ""))(t)
+		must(0, unix.Mount("", dir, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""))(t)
+	}
+	for _, name := range []string{"meminfo", "self", "net", "sys/net", "sys/fs", "sys/vm"} {
+		must(0, os.Symlink("/proc/"+name, filepath.Join(root, "proc", name)))(t)
+	}
+	return root
+}
+
+// recorded is all that may be changed: files below root, the namespace's settings, addresses and routes.
+func recorded(t *testing.T, root string) map[string]string {
+	t.Helper()
+	all := contents(t, filepath.Join(root, "etc"))
+	maps.Copy(all, contents(t, filepath.Join(root, "var")))
+	maps.Copy(all, settings(t, "/proc/sys/net"))
+	for _, list := range []string{"/proc/net/fib_trie", "/proc/net/route", "/proc/net/if_inet6", "/proc/net/ipv6_route"} {
+		all[list] = string(must(os.ReadFile(list))(t))
+	}
+	return all
+}
+
+// settings are the kernel's below these directories: what can be written and read.
+func settings(t *testing.T, dirs ...string) map[string]string {
+	t.Helper()
+	all := map[string]string{}
+	for _, dir := range dirs {
+		must(0, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			if info, err := d.Info(); err != nil || info.Mode()&0o600 != 0o600 {
+				return err
+			}
+			b, err := os.ReadFile(path)
+			if err == nil { // some have nothing to say before they are set
+				all[path] = string(b)
+			}
+			return nil
+		}))(t)
+	}
+	return all
+}
+
+// limited runs the server with so many descriptors.
+func limited(descriptors int, args ...string) (string, error) {
+	out, err := exec.Command("sh", append([]string{"-c", `ulimit -n "$1" && shift && exec "$@"`, "sh", fmt.Sprint(descriptors), binary}, args...)...).CombinedOutput()
+	return string(out), err
+}
+
+// says fails where one of the texts is missing.
+func says(t *testing.T, who, said string, texts ...string) {
+	t.Helper()
+	for _, text := range texts {
+		if !strings.Contains(said, text) {
+			t.Errorf("%s does not say %q:\n%s", who, text, said)
+		}
+	}
+}
+
+// through counts established connections by the server's addresses: those of the local port that has most.
+func through(t *testing.T) []int {
+	t.Helper()
+	total, ports := map[string]int{}, map[string]map[string]int{}
+	server := ""
+	for _, list := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
+		for line := range strings.Lines(string(must(os.ReadFile(list))(t))) {
+			f := strings.Fields(line) // field 2 is the local address, field 4 the state, 01: established
+			address, port, _ := strings.Cut(f[1], ":")
+			if f[3] != "01" {
+				continue
+			}
+			if ports[port] == nil {
+				ports[port] = map[string]int{}
+			}
+			ports[port][address[len(address)-8:]]++ // the same for IPv4 in IPv6
+			if total[port]++; total[port] > total[server] {
+				server = port
+			}
+		}
+	}
+	return slices.Sorted(maps.Values(ports[server]))
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
+	"slices"
 	"strings"
 )
 
@@ -42,6 +44,7 @@ const (
 	Low    Verdict = "low"    // they can be held, but a storm or a hostile client hurts more than it must
 	Short  Verdict = "short"  // they cannot be held
 	Hidden Verdict = "hidden" // the host's, which this container does not see
+	Absent Verdict = "absent" // this kernel has no such knob, so it bounds nothing
 )
 
 // Ready reports whether nothing stands below what the connections need, and nothing is half done.
@@ -79,9 +82,7 @@ func Check(root string, w Want) (*Report, error) {
 		if err != nil {
 			return nil, err
 		}
-		if f != nil {
-			r.Findings = append(r.Findings, *f)
-		}
+		r.Findings = append(r.Findings, *f)
 	}
 	if r.Conflicts, err = h.conflicts(w, s); err != nil {
 		return nil, err
@@ -116,7 +117,7 @@ func (w Want) turns(k knob) bool {
 	return k.role == everyone || w.Generator == (k.role == generators)
 }
 
-// find holds one knob against its formula; nil where the kernel has no such key, and does not hide it either.
+// find holds one knob against its formula.
 func (k *knob) find(h *Host, s sizing) (*Finding, error) {
 	f := &Finding{Knob: k.key, Scope: k.scope, Reason: k.reason, Verdict: OK}
 	for _, name := range k.bites {
@@ -130,7 +131,8 @@ func (k *knob) find(h *Host, s sizing) (*Finding, error) {
 	now, err := h.read(k.key)
 	if errors.Is(err, fs.ErrNotExist) {
 		if h.Contained == "" || k.scope == ScopeNamespace {
-			return nil, nil
+			f.Verdict, f.Current, f.Remedy = Absent, "-", "nothing: the kernel was built without it, or has not loaded it"
+			return f, nil
 		}
 		f.Verdict, f.Current, f.Remedy = Hidden, "?", "ask the host: run server tune check there"
 		return f, nil
@@ -197,7 +199,11 @@ func descriptorFindings(h *Host, s sizing) ([]Finding, error) {
 	if err != nil {
 		return nil, err
 	}
-	shell := finding(knobDescriptors, limit, "server tune apply, and a new login; or ulimit -n")
+	remedy := fmt.Sprintf("server tune apply, and a new login; or ulimit -n %d", s.descriptorsWanted())
+	if !h.readsLimits() {
+		remedy = fmt.Sprintf("ulimit -n %d where the server is started: no login of this host reads limits from files (it has no PAM)", s.descriptorsWanted())
+	}
+	shell := finding(knobDescriptors, limit, remedy)
 	served, ok, err := h.unitLimit()
 	if err != nil || !ok {
 		return []Finding{shell}, err
@@ -209,6 +215,36 @@ func descriptorFindings(h *Host, s sizing) ([]Finding, error) {
 	return []Finding{finding(knobUnit, served, "server tune apply"), shell}, nil
 }
 
+// WriteShort prints what is still short: what no apply can mend.
+func (r *Report) WriteShort(w io.Writer) {
+	for _, f := range r.Findings {
+		if f.Verdict == Short {
+			f.writeText(w)
+		}
+	}
+}
+
+func (f *Finding) writeText(w io.Writer) {
+	fmt.Fprintf(w, "%-6s %-36s %s", f.Verdict, f.Knob, f.Current)
+	if f.Verdict != OK && f.Wanted != "" && f.Wanted != f.Current {
+		fmt.Fprintf(w, "; wanted %s", f.Wanted)
+	}
+	fmt.Fprintln(w)
+	if f.Verdict == OK || f.Verdict == Absent {
+		return
+	}
+	fmt.Fprintf(w, "       why: %s (%s)\n       do:  %s\n", f.Reason, f.Scope, f.Remedy)
+	var bites []string
+	for _, name := range slices.Sorted(maps.Keys(f.Bites)) {
+		if n := f.Bites[name]; n > 0 {
+			bites = append(bites, fmt.Sprintf("%s %d", name, n))
+		}
+	}
+	if len(bites) > 0 {
+		fmt.Fprintf(w, "       since boot: %s\n", strings.Join(bites, ", "))
+	}
+}
+
 // WriteText prints the report as a table for people.
 func (r *Report) WriteText(w io.Writer) {
 	fmt.Fprintf(w, "%d cores, %s of memory (%s)\n", r.Host.Cores, size(r.Host.Memory), r.Host.MemoryBound)
@@ -217,23 +253,7 @@ func (r *Report) WriteText(w io.Writer) {
 	}
 	fmt.Fprintln(w)
 	for _, f := range r.Findings {
-		fmt.Fprintf(w, "%-6s %-36s %s", f.Verdict, f.Knob, f.Current)
-		if f.Verdict != OK && f.Wanted != "" && f.Wanted != f.Current {
-			fmt.Fprintf(w, "; wanted %s", f.Wanted)
-		}
-		fmt.Fprintln(w)
-		if f.Verdict != OK {
-			fmt.Fprintf(w, "       why: %s (%s)\n       do:  %s\n", f.Reason, f.Scope, f.Remedy)
-		}
-		var bites []string
-		for name, n := range f.Bites {
-			if n > 0 {
-				bites = append(bites, fmt.Sprintf("%s %d", name, n))
-			}
-		}
-		if len(bites) > 0 && f.Verdict != OK {
-			fmt.Fprintf(w, "       since boot: %s\n", strings.Join(bites, ", "))
-		}
+		f.writeText(w)
 	}
 	for _, c := range r.Conflicts {
 		fmt.Fprintf(w, "file   %s sets %s = %s, which wins at the next boot; wanted %s\n", c.File, c.Key, c.Value, c.Wanted)

@@ -117,6 +117,16 @@ func isReadOnly(path string) bool {
 	return unix.Statfs(path, &mount) == nil && mount.Flags&unix.ST_RDONLY != 0
 }
 
+// readsLimits reports whether logins get what limits.d says: it is PAM that reads it.
+func (h *Host) readsLimits() bool { return h.hasAny("etc/pam.d", "etc/security") }
+
+// readsUnits reports whether the host's services are systemd's, whether or not it runs now.
+func (h *Host) readsUnits() bool { return h.hasAny("etc/systemd", "usr/lib/systemd", "lib/systemd") }
+
+func (h *Host) hasAny(names ...string) bool {
+	return slices.ContainsFunc(names, func(name string) bool { _, err := os.Stat(h.path(name)); return err == nil })
+}
+
 // sysctlPath is where the kernel shows a key, as in net.core.somaxconn.
 func (h *Host) sysctlPath(key string) string {
 	return h.path("proc/sys/" + strings.ReplaceAll(key, ".", "/"))

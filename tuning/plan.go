@@ -82,7 +82,7 @@ func NewPlan(root string, w Want) (*Plan, error) {
 			return nil, err
 		}
 		switch {
-		case f == nil || f.Verdict == OK:
+		case f.Verdict == OK || f.Verdict == Absent:
 		case f.Verdict == Hidden || f.Scope == ScopeBoot || !h.settable(k.key):
 			p.Cannot = append(p.Cannot, *f)
 			if now, err := h.read(k.key); err == nil && k.key == "fs.nr_open" {
@@ -92,32 +92,34 @@ func NewPlan(root string, w Want) (*Plan, error) {
 			p.Knobs = append(p.Knobs, KnobChange{Key: k.key, Before: f.Current, After: f.Wanted, Reason: k.reason})
 		}
 	}
-	p.Files = files(w, p.Knobs, descriptors, h.Memory)
+	p.Files = h.files(w, p.Knobs, descriptors)
 	if p.Conflicts, err = h.conflicts(w, s); err != nil {
 		return nil, err
 	}
 	return p, nil
 }
 
-func files(w Want, changes []KnobChange, descriptors, memory uint64) []FileChange {
+// files are those that somebody on this host reads.
+func (h *Host) files(w Want, changes []KnobChange, descriptors uint64) (all []FileChange) {
 	const head = "# Written by server tune apply --connections %d; server tune revert restores what was here.\n"
 	var text strings.Builder
 	fmt.Fprintf(&text, head, w.Connections)
 	for _, c := range changes {
 		fmt.Fprintf(&text, "\n# %s\n%s = %s\n", c.Reason, c.Key, c.After)
 	}
-	all := []FileChange{{Path: sysctlFile, Text: text.String(), Reason: "the same settings for every boot"}}
-	if len(changes) == 0 {
-		all = nil
+	if len(changes) > 0 {
+		all = append(all, FileChange{Path: sysctlFile, Text: text.String(), Reason: "the same settings for every boot"})
 	}
-	all = append(all, FileChange{Path: limitsFile, Reason: "descriptors of who runs it by hand",
-		Text: fmt.Sprintf(head+"tote - nofile %d\nroot - nofile %d\n", w.Connections, descriptors, descriptors)})
-	if w.Generator {
-		return all
+	if h.readsLimits() {
+		all = append(all, FileChange{Path: limitsFile, Reason: "descriptors of who runs it by hand",
+			Text: fmt.Sprintf(head+"tote - nofile %d\nroot - nofile %d\n", w.Connections, descriptors, descriptors)})
 	}
-	return append(all, FileChange{Path: dropInFile, Reason: "descriptors and memory of the service",
-		Text: fmt.Sprintf(head+"[Service]\nLimitNOFILE=%d\n# %d %% of %s: beyond it the kernel reclaims, before it would have to kill.\nMemoryHigh=%d\n",
-			w.Connections, descriptors, memoryHighPercent, size(memory), memory/100*memoryHighPercent)})
+	if h.readsUnits() && !w.Generator {
+		all = append(all, FileChange{Path: dropInFile, Reason: "descriptors and memory of the service",
+			Text: fmt.Sprintf(head+"[Service]\nLimitNOFILE=%d\n# %d %% of %s: beyond it the kernel reclaims, before it would have to kill.\nMemoryHigh=%d\n",
+				w.Connections, descriptors, memoryHighPercent, size(h.Memory), h.Memory/100*memoryHighPercent)})
+	}
+	return all
 }
 
 // WriteText prints the plan as a difference, each line with its reason.

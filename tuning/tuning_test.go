@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -38,7 +39,7 @@ var debian = map[string]string{
 func host(t *testing.T, gigabytes int, knobs map[string]string) string {
 	t.Helper()
 	root := t.TempDir()
-	files := map[string]string{"proc/meminfo": fmt.Sprintf("MemTotal: %d kB\nMemFree: 1 kB\n", gigabytes<<20), "etc/hostname": "host\n"}
+	files := map[string]string{"etc/pam.d/login": "", "etc/systemd/system.conf": "", "proc/meminfo": fmt.Sprintf("MemTotal: %d kB\nMemFree: 1 kB\n", gigabytes<<20), "etc/hostname": "host\n"}
 	for _, all := range []map[string]string{debian, knobs} {
 		for key, value := range all {
 			files["proc/sys/"+strings.ReplaceAll(key, ".", "/")] = value + "\n"
@@ -135,6 +136,7 @@ func TestCheck(t *testing.T) {
 		knobs       map[string]string
 		files       map[string]string
 		short       string // knobs below what is needed, but descriptors, which are the test's own
+		absent      string // knobs that the kernel has not got
 	}{
 		{name: "a thousand", connections: 1000},
 		{name: "a hundred thousand", connections: 100_000},
@@ -151,7 +153,7 @@ func TestCheck(t *testing.T) {
 			"usr/lib/systemd/system/tote.service": "[Service]\nLimitNOFILE=1000000\n", "etc/systemd/system/tote.service.d/50-less.conf": "[Service]\nLimitNOFILE=1024\n"}},
 		{name: "a service with enough", connections: 100_000, files: map[string]string{
 			"usr/lib/systemd/system/tote.service": "[Service]\nLimitNOFILE=1024\n", "etc/systemd/system/tote.service.d/50-more.conf": "[Service]\nLimitNOFILE=1024:262144\n"}},
-		{name: "no such module", connections: 100_000, knobs: map[string]string{"net.netfilter.nf_conntrack_max": ""}},
+		{name: "no such module", connections: 100_000, knobs: map[string]string{"net.netfilter.nf_conntrack_max": ""}, absent: "net.netfilter.nf_conntrack_max"},
 	} {
 		root := host(t, cmp.Or(row.gigabytes, 16), row.knobs)
 		put(t, root, row.files)
@@ -159,8 +161,11 @@ func TestCheck(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var short []string
+		var short, absent []string
 		for _, f := range r.Findings {
+			if f.Verdict == Absent {
+				absent = append(absent, f.Knob)
+			}
 			if f.Verdict == Short && f.Knob != knobDescriptors {
 				short = append(short, f.Knob)
 			}
@@ -171,8 +176,55 @@ func TestCheck(t *testing.T) {
 		if got := strings.Join(short, " "); got != row.short {
 			t.Errorf("%s: %q are short, want %q", row.name, got, row.short)
 		}
+		if got := strings.Join(absent, " "); got != row.absent {
+			t.Errorf("%s: %q are absent, want %q", row.name, got, row.absent)
+		}
 		if row.short != "" && (r.Ready() || r.Holds >= row.connections) {
 			t.Errorf("%s: ready %v, holds %d (%s)", row.name, r.Ready(), r.Holds, r.HeldBy)
+		}
+	}
+}
+
+// Nothing is written for readers that a host has not got, and who starts the server there is told what to do instead.
+func TestReaders(t *testing.T) {
+	for _, row := range []struct {
+		name  string
+		with  []string // what the host has
+		files []string
+		says  string // of descriptors
+	}{
+		{"both", []string{"etc/pam.d", "usr/lib/systemd"}, []string{sysctlFile, limitsFile, dropInFile}, "server tune apply, and a new login; or ulimit -n 1073741824"},
+		{"no systemd", []string{"etc/security"}, []string{sysctlFile, limitsFile}, "server tune apply, and a new login; or ulimit -n 1073741824"},
+		{"no PAM", []string{"lib/systemd"}, []string{sysctlFile, dropInFile}, "where the server is started: no login of this host"},
+		{"neither", nil, []string{sysctlFile}, "where the server is started: no login of this host"},
+	} {
+		root := host(t, 1<<20, nil)
+		for _, dir := range []string{"etc/pam.d", "etc/systemd"} {
+			must(t, os.RemoveAll(filepath.Join(root, dir)))
+		}
+		for _, dir := range row.with {
+			must(t, os.MkdirAll(filepath.Join(root, dir), 0o755))
+		}
+		w := Want{Connections: connectionsMax} // more than any process has
+		p, err := NewPlan(root, w)
+		must(t, err)
+		var files []string
+		for _, f := range p.Files {
+			files = append(files, f.Path)
+		}
+		if !slices.Equal(files, row.files) {
+			t.Errorf("%s: %q, want %q", row.name, files, row.files)
+		}
+		r, err := Check(root, w)
+		must(t, err)
+		at := slices.IndexFunc(r.Findings, func(f Finding) bool { return f.Knob == knobDescriptors })
+		if got := r.Findings[at].Remedy; !strings.Contains(got, row.says) {
+			t.Errorf("%s: %s", row.name, got)
+		}
+		if row.name == "neither" {
+			if err := AddVIP(root, "lo", span(t, "10.77.0.1"), true, "x"); err == nil || !strings.Contains(err.Error(), "this host has no systemd, which would do it") {
+				t.Errorf("%s: %v", row.name, err)
+			}
 		}
 	}
 }

@@ -126,6 +126,9 @@ const (
 // kill has cut off shows in ListVIP, and is completed by adding it again or undone by RemoveVIP. lasting adds it at every boot with
 // this binary. An address that somebody else has set, and a range that overlaps another one of ours, are refused.
 func AddVIP(root, device string, r Range, lasting bool, binary string) error {
+	if lasting && !(&Host{root: root}).readsUnits() {
+		return fmt.Errorf("add %s to %s at every boot: this host has no systemd, which would do it; have its own start run server tune vip add", r, device)
+	}
 	unlock, err := lock(root, false)
 	if err != nil {
 		return err

@@ -1,5 +1,10 @@
 #!/bin/busybox sh
-# The guest's first process. Its root is a folder of the host (hostfs), where /out is for what it finds.
+# The guest's first process: an operator on a fresh host with the kernel's defaults, who makes it ready for N connections, has players
+# come through addresses that he adds, and takes everything back.
+#
+#	record ─▶ check says no ─▶ apply ─▶ check says yes ─▶ addresses ─▶ players ─▶ no addresses ─▶ revert ─▶ record: the same bytes?
+#
+# Its root is a folder of the host (hostfs), where /out is for what it finds.
 /bin/busybox --install -s /bin
 export PATH=/bin HOME=/tmp TMPDIR=/tmp
 mount -t proc proc /proc
@@ -7,18 +12,7 @@ mount -t sysfs sys /sys
 mount -t tmpfs -o size=90% tmp /tmp # the journal is here: a sync costs nothing
 ip link set lo up
 
-. /plan # N, STAKES, DURATION, INTERVAL, RATE, POOLS, TURNOVER, FLAGS, BENCH, ROUNDS
-
-# What a host for so many must allow. Server and players are both here: two sockets for each connection.
-knob() { echo "$2" >"/proc/sys/$1" && echo "$1 = $2" >>/out/sysctl; }
-knob fs/nr_open $((N + 100000))
-knob fs/file-max $((2 * N + 200000))
-knob net/core/somaxconn 65535
-knob net/ipv4/tcp_max_syn_backlog 65535
-knob net/ipv4/ip_local_port_range "1024 65535"
-pages=$(awk '/MemTotal/ {print int($2 / 4)}' /proc/meminfo)
-knob net/ipv4/tcp_mem "$((pages / 2)) $((pages * 3 / 4)) $((pages * 7 / 8))"
-ulimit -n $((N + 100000))
+. /plan # N, ADDRESSES, STAKES, DURATION, INTERVAL, RATE, POOLS, TURNOVER, FLAGS, BENCH, ROUNDS
 
 # Meters, a line every few seconds: seconds, TCP sockets, and in kB what the kernel itself has, of it slabs, what
 # processes have, files in memory, and what is free.
@@ -31,12 +25,66 @@ meter() {
 meter >/out/meters
 (while sleep 5; do meter; done >>/out/meters) &
 
+# record writes all that can be changed: the kernel's settings, addresses and routes, and each file, with owner, mode, inode and, but for
+# directories, the time of its change. ns_last_pid is no setting but a count.
+record() {
+	find /proc/sys -type f -perm -200 ! -name ns_last_pid | sort | xargs head -v -c 65536 2>/tmp/unread
+	ip address
+	cat /proc/net/fib_trie
+	find / -xdev -path /out -prune -o -type d -exec stat -c '%n %a %u:%g' {} + | sort
+	find / -xdev -path /out -prune -o ! -type d -exec stat -c '%N %a %u:%g %i %s %y' {} + | sort
+	find / -xdev -path /out -prune -o -type f -exec md5sum {} + | sort
+}
+
+# say keeps a line for the report; wrong is one that makes the run fail.
+say() { echo "$*" >>/out/tune.txt; }
+wrong() {
+	say "WRONG: $*"
+	failed=1
+}
+
+failed=0
+record >/out/before
+record >/out/again
+cmp -s /out/before /out/again || wrong "the record changes by itself: $(diff /out/before /out/again | head -n 5)"
+
+if server tune check --connections "$N" >/out/check-fresh.txt 2>&1; then
+	wrong "check is content with a fresh kernel"
+fi
+say "with a fresh kernel, check for $N connections says:"
+grep -A2 '^short' /out/check-fresh.txt >>/out/tune.txt
+grep '^absent' /out/check-fresh.txt >>/out/tune.txt
+say "what apply will change:"
+server tune plan --connections "$N" 2>&1 | grep '^[-+]' >>/out/tune.txt
+server tune apply --connections "$N" >/out/apply.txt 2>&1 || wrong "apply: $(tail -n 1 /out/apply.txt)"
+# What a login does (PAM), which a guest without logins has not got.
+ulimit -n "$(awk '$1 == "root" && $3 == "nofile" {print $4}' /etc/security/limits.d/99-tote.conf)" || wrong "the limit of descriptors cannot be raised"
+if server tune check --connections "$N" >/out/check-applied.txt 2>&1; then
+	say "after it, check says: $(tail -n 1 /out/check-applied.txt)"
+else
+	wrong "check is not content with what apply has done: $(tail -n 2 /out/check-applied.txt)"
+fi
+record >/out/applied
+cmp -s /out/before /out/applied && wrong "apply has changed nothing"
+server tune vip add "$ADDRESSES" --device lo >/out/vip.txt 2>&1 || wrong "vip add: $(cat /out/vip.txt)"
+say "$(server tune vip list)"
+
 if [ -n "$BENCH" ]; then
 	TOTE_ENGINE_CLIENTS=$N /bin/engine.test -test.run '^$' -test.bench "$BENCH" -test.benchtime "$ROUNDS" -test.timeout 0 >/out/report.txt 2>/out/progress.txt
 else
-	/bin/batch /bin/server bench smoke --users "$N" --connect-rate "$RATE" --stakes "$STAKES" --interval "$INTERVAL" --duration "$DURATION" \
-		--pools "$POOLS" --turnover "$TURNOVER" $FLAGS --json /out/report.json >/out/report.txt 2>/out/progress.txt
+	/bin/batch /bin/server bench smoke --users "$N" --through "$ADDRESSES" --connect-rate "$RATE" --stakes "$STAKES" --interval "$INTERVAL" \
+		--duration "$DURATION" --pools "$POOLS" --turnover "$TURNOVER" $FLAGS --json /out/report.json >/out/report.txt 2>/out/progress.txt
 fi
-echo $? >/out/status
+[ $? = 0 ] || failed=1
+
+server tune vip remove "$ADDRESSES" --device lo >/out/vip.txt 2>&1 || wrong "vip remove: $(cat /out/vip.txt)"
+server tune revert >/out/revert.txt 2>&1 || wrong "revert: $(tail -n 1 /out/revert.txt)"
+record >/out/after
+if cmp -s /out/before /out/after; then
+	say "after revert nothing is different: $(grep -c '^==>' /out/after) settings, $(find / -xdev -path /out -prune -o ! -type d -print | wc -l) files, addresses and routes"
+else
+	wrong "revert leaves differences: $(diff /out/before /out/after | head -n 20)"
+fi
+echo $failed >/out/status
 dmesg | grep -iE 'tcp|out of memory|oom|killed|drop' | tail -n 20 >/out/kernel.txt
 poweroff -f

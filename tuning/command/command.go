@@ -113,6 +113,11 @@ func (c *apply) Run() error {
 	default:
 		fmt.Println("applied; a new login and a restart of the service get the new limits")
 	}
+	r, err := tuning.Check(c.Root, c.of())
+	if err != nil {
+		return err
+	}
+	r.WriteShort(os.Stdout)
 	return nil
 }
 
