@@ -5,13 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"tote/server/proto"
 )
 
 // door counts who is inside and refuses whoever would be too many.
@@ -25,7 +29,7 @@ type door struct {
 	rushed     atomic.Uint64 // refused: Limits.Handshakes
 	starved    atomic.Uint64 // refused: no descriptor left
 	held       atomic.Uint64 // times that newcomers had to wait: Limits.Admissions
-	acceptFail atomic.Uint64 // other errors of accept and enroll
+	acceptFail atomic.Uint64 // other errors of accept and epoll
 
 	mu        sync.Mutex
 	total     int
@@ -146,66 +150,113 @@ func (d *door) inside() int {
 	return d.total
 }
 
+// acceptor is a socket that clients connect to. One loop has it at a time and accepts for itself, so nobody who
+// comes is handed from thread to thread; when another loop has fewer clients, that one gets it.
+//
+//	readable ─▶ accept, up to acceptMax ─▶ enough here? ─▶ to the loop with the fewest
+type acceptor struct {
+	fd      int
+	addr    net.Addr
+	secured bool // those who come speak TLS
+
+	mu     sync.Mutex // of whoever accepts, moves or closes: the loops come one after the other
+	on     *loop      // that polls fd; nil: nobody yet, or not any more
+	paused bool       // for a while nobody polls it: it would be readable all the time
+	closed bool
+	spare  spare
+}
+
 // listen opens the door, or takes one that was opened for us.
-func listen(address string, inherited net.Listener) (*net.TCPListener, error) {
-	if inherited != nil {
-		l, ok := inherited.(*net.TCPListener)
-		if !ok {
-			return nil, fmt.Errorf("listen: the inherited socket is a %T, not TCP", inherited)
-		}
-		raw, err := l.SyscallConn()
-		if err == nil {
-			err = shape(raw)
-		}
-		if err != nil {
+func listen(address string, inherited net.Listener) (*acceptor, error) {
+	l := inherited
+	if l == nil {
+		var config net.ListenConfig
+		var err error
+		if l, err = config.Listen(context.Background(), "tcp", address); err != nil {
 			return nil, fmt.Errorf("listen: %w", err)
 		}
-		return l, nil
 	}
-	config := net.ListenConfig{KeepAlive: -1, Control: func(_, _ string, c syscall.RawConn) error { return shape(c) }} // the engine pings
-	l, err := config.Listen(context.Background(), "tcp", address)
-	if err != nil {
+	tcp, ok := l.(*net.TCPListener)
+	if !ok {
+		return nil, fmt.Errorf("listen: the inherited socket is a %T, not TCP", l)
+	}
+	a := &acceptor{addr: tcp.Addr(), spare: newSpare()}
+	raw, err := tcp.SyscallConn()
+	if err == nil {
+		err = errors.Join(shape(raw), raw.Control(func(fd uintptr) { a.fd, err = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) }), err)
+	}
+	if err = errors.Join(err, tcp.Close()); err != nil { // Go's poller need not wake for each who connects
 		return nil, fmt.Errorf("listen: %w", err)
 	}
-	return l.(*net.TCPListener), nil
+	return a, nil
 }
 
-// Between failed accepts: long enough to cost nothing, short enough that newcomers get in soon after there is room.
+// shape sets the options of a listener, which the kernel gives to each socket that it accepts.
+func shape(listener syscall.RawConn) error {
+	var failed error
+	err := listener.Control(func(fd uintptr) {
+		failed = errors.Join(
+			setOption(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer),
+			setOption(fd, unix.SOL_SOCKET, unix.SO_KEEPALIVE, 0), // the engine pings
+			setOption(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSentLow),
+			setOption(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1))
+	})
+	return errors.Join(err, failed)
+}
+
+func setOption(fd uintptr, level, option, value int) error {
+	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), level, option, value))
+}
+
+// give gives the acceptor to a loop.
+func (a *acceptor) give(to *loop) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.giveLocked(to)
+}
+
+func (a *acceptor) giveLocked(to *loop) error {
+	if a.closed {
+		return nil
+	}
+	if a.on != nil && !a.paused {
+		if err := a.on.poller.Delete(a.fd); err != nil {
+			return err
+		}
+	}
+	a.on, a.paused = to, false
+	return to.poll(a.fd)
+}
+
+// acceptPause follows a failed accept: long enough to cost nothing, short enough that newcomers get in soon after there is room.
 const acceptPause = 50 * time.Millisecond
 
-// accept lets clients in until the listener is closed.
-func (e *Engine) accept(ctx context.Context, from *net.TCPListener) {
-	spare := newSpare()
-	defer func() { spare.drop() }()
-	for ctx.Err() == nil {
-		c, err := from.AcceptTCP()
-		if e.admission.wait(ctx) {
-			e.door.held.Add(1)
-		}
-		switch {
-		case err == nil:
-			e.welcome(c, from)
-		case errors.Is(err, net.ErrClosed):
-			return
-		case isStarved(err):
-			e.door.starved.Add(1)
-			if !e.refuseWith(&spare, from) {
-				pause(ctx, acceptPause)
-			}
-		default: // want of memory, or a client that has gone already
-			e.notTaken(err)
-			pause(ctx, acceptPause)
-		}
+// pause leaves newcomers in the kernel's queue for d.
+func (a *acceptor) pause(d time.Duration) {
+	if a.on.poller.Delete(a.fd) == nil {
+		a.paused = true
+		time.AfterFunc(d, a.resume)
 	}
 }
 
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
+func (a *acceptor) resume() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.paused && !a.closed && a.giveLocked(a.on) != nil { // epoll wants memory
+		a.paused = true
+		time.AfterFunc(acceptPause, a.resume)
 	}
+}
+
+func (a *acceptor) close() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return nil
+	}
+	a.closed, a.on, a.paused = true, nil, false
+	a.spare.drop()
+	return os.NewSyscallError("close", unix.Close(a.fd)) // takes it from the poller as well
 }
 
 // spare is a descriptor kept for the moment when there is none: with it a newcomer is accepted and told to come
@@ -228,29 +279,86 @@ func (s *spare) drop() {
 	}
 }
 
-// refuseWith gives up the spare descriptor for one newcomer, refuses it, and takes the descriptor back. It
+// accept lets in who waits at the door, but not more than acceptMax before the loop reads again.
+func (l *loop) accept(a *acceptor) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.on != l {
+		return // moved or closed since epoll said so
+	}
+	l.look()
+	for range acceptMax {
+		fd, peer, errno := accept4(a.fd)
+		switch errno {
+		case 0:
+			l.admit(a, fd, peer)
+			if ahead := l.engine.admission.take(time.Now()); ahead > admissionBurst {
+				l.engine.door.held.Add(1)
+				a.pause(max(ahead-admissionPause, admissionPause))
+				return
+			}
+			continue
+		case unix.EINTR, unix.ECONNABORTED: // the client has gone already
+			continue
+		case unix.EAGAIN:
+		case unix.EMFILE, unix.ENFILE:
+			l.engine.door.starved.Add(1)
+			if a.refuse() {
+				continue
+			}
+			a.pause(acceptPause)
+			return
+		default: // want of memory
+			l.notTaken(os.NewSyscallError("accept4", errno))
+			a.pause(acceptPause)
+			return
+		}
+		break
+	}
+	if to := l.engine.emptiest(); to.fewer(l) {
+		if err := a.giveLocked(to); err != nil {
+			l.notTaken(err)
+			a.paused = true
+			time.AfterFunc(acceptPause, a.resume)
+		}
+	}
+}
+
+// emptiest is the loop with the fewest clients.
+func (e *Engine) emptiest() *loop {
+	found := e.loops[0]
+	for _, l := range e.loops[1:] {
+		if l.clients.Load() < found.clients.Load() {
+			found = l
+		}
+	}
+	return found
+}
+
+// fewer reports whether a loop has so many clients less than another that the newcomers should be its own.
+func (l *loop) fewer(than *loop) bool {
+	n := l.clients.Load()
+	return than.clients.Load()-n > n/16
+}
+
+// refuse gives up the spare descriptor for one newcomer, refuses it, and takes the descriptor back. It
 // returns false where that failed, because others were faster.
-func (e *Engine) refuseWith(s *spare, from *net.TCPListener) bool {
-	s.drop()
-	// Whoever knocked may have gone meanwhile: do not wait for the next with the spare in hand.
-	if err := from.SetDeadline(time.Now().Add(acceptPause)); err != nil {
-		return false
+func (a *acceptor) refuse() bool {
+	a.spare.drop()
+	fd, _, errno := accept4(a.fd)
+	if errno == 0 {
+		refuse(fd, a.answer(answerFull))
 	}
-	c, err := from.AcceptTCP()
-	if err == nil {
-		refuse(c, e.answerFrom(from, answerFull))
-	}
-	_ = from.SetDeadline(time.Time{})
-	*s = newSpare()
-	return err == nil && s.file != nil
+	a.spare = newSpare()
+	return errno == 0 && a.spare.file != nil
 }
 
 // alertRefused is what those hear who would have TLS: internal_error, fatal (RFC 8446, section 6).
 const alertRefused = "\x15\x03\x03\x00\x02\x02\x50"
 
-// answerFrom is an answer as a listener can give it.
-func (e *Engine) answerFrom(listener *net.TCPListener, answer string) string {
-	if listener == e.secured {
+// answer is an answer as those who come here understand it.
+func (a *acceptor) answer(answer string) string {
+	if a.secured {
 		return alertRefused
 	}
 	return answer
@@ -258,71 +366,60 @@ func (e *Engine) answerFrom(listener *net.TCPListener, answer string) string {
 
 // refuse answers and closes. The answer may get lost where the client's request is already here, since the
 // close is then a reset.
-func refuse(c *net.TCPConn, answer string) {
-	_, _ = c.Write([]byte(answer))
-	_ = c.Close()
+func refuse(fd int, answer string) {
+	_ = rawWrite(fd, []byte(answer))
+	_ = unix.Close(fd)
 }
 
-// welcome gives a client to a loop. The loop has the session from OnOpen on.
-func (e *Engine) welcome(c *net.TCPConn, from *net.TCPListener) {
-	remote := c.RemoteAddr().(*net.TCPAddr)
-	peer := remote.AddrPort().Addr()
-	s := &session{owes: e.config.Proxies.introduces(peer)}
+// admit makes a session of a newcomer, or refuses it.
+func (l *loop) admit(a *acceptor, fd int, peer netip.Addr) {
+	s := &session{loop: l, descriptor: int32(fd), owes: l.engine.config.Proxies.introduces(peer)}
 	if s.owes == owesNothing {
 		s.address = homeOf(peer)
 	}
-	if from == e.secured {
+	if a.secured {
 		s.tls = new(secure)
 	}
-	if refusal := e.door.enter(s.address, time.Now().Unix()); refusal != "" {
-		refuse(c, e.answerFrom(from, refusal))
+	if refusal := l.engine.door.enter(s.address, int64(l.now/proto.Second)); refusal != "" {
+		refuse(fd, a.answer(refusal))
 		return
 	}
-	// gnet puts the zones of addresses into a pool of bytes to be written to when the connection ends, and
-	// these strings are not ours.
-	remote.Zone, c.LocalAddr().(*net.TCPAddr).Zone = "", ""
-	var err error
-	if e.config.Listener != nil { // Go takes it for one that wants probes: 15 s after 15 s, to every idle phone
-		err = c.SetKeepAlive(false)
+	err := errBeyond
+	if l.engine.sessions.hold(fd) {
+		err = l.poll(fd)
 	}
-	if err == nil {
-		_, err = e.client.EnrollContext(c, s) // closes c, and returns when OnOpen has
-	} else {
-		_ = c.Close()
-	}
-	if s.loop == nil { // or epoll took no more, of which gnet says nothing
-		e.door.leave(s.address)
-		e.notTaken(err)
-	}
-}
-
-// notTaken counts a newcomer who was closed for want of something. Want of descriptors is not logged: there is
-// a line for each newcomer as long as it lasts.
-func (e *Engine) notTaken(err error) {
-	if isStarved(err) {
-		e.door.starved.Add(1)
+	if err != nil {
+		l.engine.door.leave(s.address)
+		l.notTaken(err)
+		_ = unix.Close(fd)
 		return
 	}
-	e.door.acceptFail.Add(1)
-	e.config.Log.Warn("take a connection in", "error", err)
+	l.engine.sessions.set(fd, s)
+	l.open(s)
 }
 
-func isStarved(err error) bool {
-	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+var errBeyond = errors.New("the limit of descriptors was raised since the start")
+
+// notTaken counts a newcomer, or all who wait, for whom there was no memory.
+func (l *loop) notTaken(err error) {
+	l.engine.door.acceptFail.Add(1)
+	l.engine.config.Log.Warn("take a connection in", "error", err)
 }
 
-// shape sets the options of a listener, which the kernel gives to each socket that it accepts. TCP_NODELAY is Go's
-// default, set for each connection.
-func shape(listener syscall.RawConn) error {
-	var failed error
-	err := listener.Control(func(fd uintptr) {
-		failed = errors.Join(
-			setOption(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, sendBuffer),
-			setOption(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSentLow))
-	})
-	return errors.Join(err, failed)
-}
-
-func setOption(fd uintptr, level, option, value int) error {
-	return os.NewSyscallError("setsockopt", unix.SetsockoptInt(int(fd), level, option, value))
+// accept4 is accept4(2) without telling Go's scheduler, since the socket never blocks, and without an allocation.
+func accept4(listener int) (fd int, peer netip.Addr, errno unix.Errno) {
+	var from unix.RawSockaddrAny
+	size := uint32(unsafe.Sizeof(from))
+	n, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(listener), uintptr(unsafe.Pointer(&from)), uintptr(unsafe.Pointer(&size)),
+		unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+	if errno != 0 {
+		return -1, netip.Addr{}, errno
+	}
+	switch from.Addr.Family {
+	case unix.AF_INET:
+		peer = netip.AddrFrom4((*unix.RawSockaddrInet4)(unsafe.Pointer(&from)).Addr)
+	case unix.AF_INET6:
+		peer = netip.AddrFrom16((*unix.RawSockaddrInet6)(unsafe.Pointer(&from)).Addr)
+	}
+	return int(n), peer, 0
 }

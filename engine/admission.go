@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"context"
 	"sync"
 	"time"
 )
@@ -10,7 +9,7 @@ import (
 // being refused and coming again: so when everybody comes back at once, after a restart or when a network comes back, those who are in
 // keep their share of the loops.
 //
-// Goroutines that accept, one for each listener, share it.
+// The acceptors share it.
 type admission struct {
 	each time.Duration // a newcomer's share of a second
 
@@ -30,16 +29,6 @@ const (
 )
 
 func (a *admission) open(perSecond int) { a.each = time.Second / time.Duration(perSecond) }
-
-// wait returns when the next newcomer may come in, or ctx has ended. It returns true where nobody could for a while.
-func (a *admission) wait(ctx context.Context) (held bool) {
-	ahead := a.take(time.Now())
-	if ahead <= admissionBurst {
-		return false
-	}
-	pause(ctx, max(ahead-admissionPause, admissionPause))
-	return true
-}
 
 // take takes the next place, and returns how far it is ahead of its time.
 func (a *admission) take(now time.Time) (ahead time.Duration) {

@@ -13,7 +13,7 @@ import (
 
 // The race detector makes sync.Pool forget at random, so these guards are for plain builds.
 
-// From socket to command, and from receipt to socket, nothing is allocated; not by gnet either.
+// From socket to command, and from receipt to socket, nothing is allocated.
 func TestStakeAllocates(t *testing.T) {
 	e, _ := serveReceipts(t)
 	c := greeted(t, e, 12)

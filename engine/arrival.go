@@ -9,7 +9,7 @@ import (
 	"tote/server/proto"
 )
 
-// A request is judged by when it reached the host. What gnet can say of that is when it has read, since it reads with read(2), which
+// A request is judged by when it reached the host. What a loop can say of that is when it has read, since it reads with read(2), which
 // has no stamps; and while a loop writes to others, or the kernel gives its processor to others, what has arrived waits. The
 // kernel remembers when a socket last got data, in jiffies, and says so for the price of a system call (TCP_INFO). So the stamp is the
 // clock at the read and, where the loop had been away for so long that jiffies are the finer measure, what the kernel says. It is
@@ -30,7 +30,7 @@ func (l *loop) look() {
 func (l *loop) stamp(s *session) proto.Time {
 	at := l.now
 	if l.now < l.doubts {
-		at = min(at, at-sinceData(s.fd)+l.engine.jiffy) // a jiffy older than it says, at the least
+		at = min(at, at-sinceData(s.fd())+l.engine.jiffy) // a jiffy older than it says, at the least
 		l.counts.Restamped++
 	}
 	return max(at, proto.Time(l.passed.Load())+1) // it was said that nothing from before is to come

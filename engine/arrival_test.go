@@ -252,10 +252,10 @@ func BenchmarkHearing(b *testing.B) {
 	}
 }
 
-// How far each stamp that gnet allows is from when a request left its sender on the same host, while the only loop broadcasts to as many as
+// How far each stamp that can be had is from when a request left its sender on the same host, while the only loop broadcasts to as many as
 // fit, without a pause. The kernel's own stamp, which a look at the unread socket gets, is 3 µs behind that in the median.
 //
-//	read      the clock when gnet has read
+//	read      the clock when it is read
 //	info      the clock less TCP_INFO's time since the last data: jiffies
 //	stamp     what the server takes: read, corrected by info where the loop was away for long
 //	kernel    SO_TIMESTAMPNS by a peek at the socket between two slices; where there was nothing to peek at, read
@@ -272,7 +272,7 @@ func BenchmarkArrival(b *testing.B) {
 			return
 		}
 		began := time.Now()
-		at, ok := peekStamp(asker.fd)
+		at, ok := peekStamp(asker.fd())
 		peeking += time.Since(began)
 		peeks++
 		if ok {
@@ -298,11 +298,11 @@ func BenchmarkArrival(b *testing.B) {
 			if s.variant.codec().Parse(&r, message) == proto.Accepted && r.Type == proto.RequestTime {
 				if asker != s {
 					asker = s
-					_ = unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1)
+					_ = unix.SetsockoptInt(s.fd(), unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1)
 				} else {
 					now := proto.Time(time.Now().UnixMicro())
 					began := time.Now()
-					age := sinceData(s.fd)
+					age := sinceData(s.fd())
 					informing += time.Since(began)
 					infos++
 					note := func(name string, at proto.Time) { errs[name] = append(errs[name], float64(at-r.Sent)) }

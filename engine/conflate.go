@@ -97,7 +97,7 @@ func (l *loop) catchUpAll() {
 
 // isBehind brings a session up to date where its socket is empty, and reports whether something is still missing.
 func (l *loop) isBehind(s *session) (missing bool) {
-	if l.backlog(s) > 0 {
+	if s.backlog() > 0 {
 		return true
 	}
 	for _, m := range s.games {

@@ -374,7 +374,7 @@ func (k *caseClient) connect() {
 	onLoop(k.e, 0, func(l *loop) {
 		for _, p := range l.places {
 			if p.session != nil {
-				fd := p.session.fd
+				fd := p.session.fd()
 				_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 4<<20)
 				_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, 4<<20)
 			}

@@ -37,7 +37,7 @@ func BenchmarkDelivered(b *testing.B) {
 	onLoop(e, 0, func(l *loop) {
 		r = l.ring
 		for _, sub := range l.rooms[3].subs {
-			fds = append(fds, sub.session.fd)
+			fds = append(fds, sub.session.fd())
 		}
 	})
 	bursts := []*burst{

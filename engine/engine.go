@@ -8,34 +8,35 @@
 // # Who owns what
 //
 //	thing                          owner                          others
-//	session, its socket and        its loop: one goroutine of     put parcels and calls into the loop's
-//	  buffers, its subscriptions     gnet's                         inbox and ring its bell
+//	session, its socket and        its loop: one goroutine        put parcels and calls into the loop's
+//	  buffers, its subscriptions                                    inbox and ring its bell
 //	room: a game's subscribers     its loop; each loop has its    attendance, who is in the game over all
 //	  and queued broadcasts          own room of a game             loops, has a mutex, and an atomic count
 //	broadcast: encoded frames,     nobody: never changed once     shared by all loops; the garbage
 //	  compressed or not              it is delivered                collector ends it
 //	batch                          the shard that calls Deliver   engine copies what it keeps
+//	acceptor: the listening        the loop that has it           its mutex, to move and to close it
+//	  socket
 //	door: connections by address   its mutex
-//	accepting, timers              a goroutine each, in Run
+//	timers                         a goroutine, in Run
 //
 // # gnet's contract, which is ours
 //
-// gnet is used as a "client" whose connections we accept and enroll, since its own listener shuts the whole
-// engine down when descriptors run out (and its Run then returns nil).
+// Of gnet we use the poller (pkg/netpoll): epoll and its events, a task queue, the loop around them. What lies above it, gnet's
+// connections and listeners, takes six times the memory and, to take in sockets that we have accepted, as much CPU as the
+// kernel's whole part of a handshake; DESIGN.md has the numbers. So sockets are ours (reactor.go, accept.go).
 //
-//   - Bytes from Next die when OnTraffic returns; what is not taken is copied into a buffer without bound. So
-//     every read takes everything, and keeps the little that is not whole.
-//   - Write copies what the socket does not take into a buffer without bound and tells nobody. So we look
-//     at OutboundBuffered before we write.
-//   - Write closes the connection on an error, and OnClose runs inside of it. So nothing that a loop
-//     walks through is cut short by gone: a subscriber's place becomes a hole until the broadcast is over.
-//   - Closing sends only what the socket takes at once. So we shut down our side when everything is
-//     sent, wait for the client's end, and cut at a deadline.
-//   - A task given to Execute from inside a loop runs before the loop reads again, and so starves all reading. So
+//   - Events are told by descriptor, in the order in which they came, level-triggered. So a loop reads once and goes on to the
+//     next; and since a descriptor may have been closed and given out again in between, an event only says whom to ask.
+//   - What a read gives dies with the next one. So every read takes everything, and keeps the little that is not whole.
+//   - Nobody is told when a socket is writable unless asked. So what a socket does not take waits in its session, which asks, and
+//     is bounded by whoever writes.
+//   - Closing with unread input is a reset. So we shut down our side when everything is sent, wait for the client's end, and
+//     cut at a deadline.
+//   - A task given to Trigger from inside a loop runs before the loop reads again, and so starves all reading. So
 //     a loop is woken by sockets of its own, its two bells, which wait their turn among the other sockets.
-//   - It reads with read(2), which has no time stamps. So arrivals are stamped when read, and corrected (arrival.go).
-//   - There are no timers on loops; OnTick runs elsewhere. So a goroutine puts ticks into the inboxes.
-//   - Enroll does not return when loops have ended. So accepting ends first.
+//   - The clock is read after the bytes are. So arrivals are stamped when read, and corrected (arrival.go).
+//   - There are no timers on loops. So a goroutine puts ticks into the inboxes.
 package engine
 
 import (
@@ -52,8 +53,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/panjf2000/gnet/v2"
+	"github.com/panjf2000/gnet/v2/pkg/logging"
 	"github.com/valyala/bytebufferpool"
+	"golang.org/x/sync/errgroup"
 
 	"tote/server/market"
 	"tote/server/proto"
@@ -101,13 +103,13 @@ type Engine struct {
 	tokens  tokens
 	vetting vetting
 
-	listener *net.TCPListener
-	secured  *net.TCPListener // for TLS; nil: none
-	hands    hands
-	client   *gnet.Client
-	loops    []*loop
-	clocks   clocks
-	buffers  bytebufferpool.Pool // of outbound bytes and of messages that come in pieces
+	acceptors []*acceptor // the plain one, and for TLS another one if there is any
+	hands     hands
+	sessions  descriptors
+	loops     []*loop
+	running   errgroup.Group // the loops
+	clocks    clocks
+	buffers   bytebufferpool.Pool // of outbound bytes and of messages that come in pieces
 
 	deflaters  sync.Pool
 	users      [variants]atomic.Int64 // sessions by variant; of plain nobody asks
@@ -175,99 +177,52 @@ func New(c Config, m Market) (*Engine, error) {
 	e.door.open(limits)
 	e.allowances = newAllowances(limits)
 	e.admission.open(limits.Admissions)
-	if e.listener, err = listen(c.Listen, c.Listener); err != nil {
+	e.sessions = newDescriptors()
+	plain, err := listen(c.Listen, c.Listener)
+	if err != nil {
 		return nil, fmt.Errorf("make an engine: %w", err)
 	}
+	e.acceptors = append(e.acceptors, plain)
 	if c.TLS != nil {
-		if e.secured, err = listen(c.TLSListen, c.TLSListener); err != nil {
-			return nil, errors.Join(fmt.Errorf("make an engine: for TLS: %w", err), e.listener.Close())
+		secured, err := listen(c.TLSListen, c.TLSListener)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("make an engine: for TLS: %w", err), e.closeAcceptors())
 		}
+		secured.secured = true
+		e.acceptors = append(e.acceptors, secured)
 		e.hands.start()
 	}
 	if c.Provider.Keys != nil {
 		e.vetting.start(&e.tokens)
 	}
 	if err := e.startLoops(); err != nil {
-		return nil, errors.Join(fmt.Errorf("start loops: %w", err), e.closeListeners())
+		return nil, errors.Join(fmt.Errorf("start loops: %w", err), e.closeAcceptors())
 	}
 	return e, nil
 }
 
-// startLoops starts gnet and gives each of its loops a loop of ours. gnet tells neither how many loops it has
-// nor which one a connection will get, but it gives the next connection to a loop that has the fewest: so the
-// bells, enrolled one after the other, reach every loop once in each of two rounds, and stay.
+// startLoops starts the loops, each with a poller of gnet's.
 func (e *Engine) startLoops() error {
-	var err error
-	e.client, err = gnet.NewClient(&events{engine: e},
-		gnet.WithNumEventLoop(e.config.Loops),
-		gnet.WithReadBufferCap(readBuffer),
-		gnet.WithWriteBufferCap(writeBuffer),
-		gnet.WithTCPNoDelay(gnet.TCPDelay), // Go has set TCP_NODELAY already
-		gnet.WithLogger(gnetLog{e.config.Log}))
-	if err != nil {
-		return err
-	}
-	if err := e.client.Start(); err != nil {
-		return err
-	}
+	logging.SetDefaultLoggerAndFlusher(gnetLog{e.config.Log}, func() error { return nil })
 	for i := range e.config.Loops {
-		l := newLoop(e, i)
+		l, err := newLoop(e, i)
+		if err != nil {
+			return errors.Join(err, e.stopLoops())
+		}
 		e.loops = append(e.loops, l)
-		if err := l.openRing(); err != nil {
-			return errors.Join(err, e.stopLoops())
-		}
-		if err := e.hang(l); err != nil {
-			return errors.Join(err, e.stopLoops())
-		}
-	}
-	for range e.config.Loops {
-		if err := e.hang(nil); err != nil {
-			return errors.Join(err, e.stopLoops())
-		}
 	}
 	for _, l := range e.loops {
-		assert(l.gnet != nil && l.inbox.bells[1] != nil, "every loop of gnet has two bells")
+		e.running.Go(l.run)
 	}
 	return nil
-}
-
-// bell is one on its way to a loop: the loop's first one, or the second of whichever loop gnet gives it to.
-type bell struct {
-	loop    *loop
-	outside *net.UnixConn
-}
-
-// hang gives a loop of gnet's a bell.
-func (e *Engine) hang(l *loop) error {
-	inside, outside, err := newBell()
-	if err != nil {
-		return err
-	}
-	if _, err := e.client.EnrollContext(inside, &bell{l, outside}); err != nil { // runs OnOpen
-		return errors.Join(fmt.Errorf("enroll a bell: %w", err), outside.Close())
-	}
-	return nil
-}
-
-// hung takes a bell to its loop.
-func (e *Engine) hung(b *bell, c gnet.Conn) {
-	first := b.loop != nil
-	if first {
-		b.loop.gnet = c.EventLoop()
-		b.loop.inbox.bells[0] = b.outside
-	} else {
-		b.loop = e.loopOf(c.EventLoop())
-		assert(b.loop.inbox.bells[1] == nil, "a loop has two bells")
-		b.loop.inbox.bells[1] = b.outside
-	}
-	c.SetContext(b.loop)
 }
 
 func (e *Engine) stopLoops() error {
+	var errs []error
 	for _, l := range e.loops {
-		l.inbox.close()
+		errs = append(errs, l.stop())
 	}
-	errs := []error{e.client.Stop()}
+	errs = append(errs, e.running.Wait())
 	e.vetting.stop()
 	e.hands.stop()
 	for _, l := range e.loops {
@@ -276,28 +231,28 @@ func (e *Engine) stopLoops() error {
 		}
 		l.publish() // they have ended
 		l.passed.Store(math.MaxInt64)
-		errs = append(errs, l.closeRing())
+		errs = append(errs, l.release())
 	}
 	return errors.Join(errs...)
 }
 
 // Addr is where the engine listens.
-func (e *Engine) Addr() net.Addr { return e.listener.Addr() }
+func (e *Engine) Addr() net.Addr { return e.acceptors[0].addr }
 
 // TLSAddr is where it listens for TLS; nil: nowhere.
 func (e *Engine) TLSAddr() net.Addr {
-	if e.secured == nil {
+	if len(e.acceptors) == 1 {
 		return nil
 	}
-	return e.secured.Addr()
+	return e.acceptors[1].addr
 }
 
-func (e *Engine) closeListeners() error {
-	err := e.listener.Close()
-	if e.secured != nil {
-		err = errors.Join(err, e.secured.Close())
+func (e *Engine) closeAcceptors() error {
+	var errs []error
+	for _, a := range e.acceptors {
+		errs = append(errs, a.close())
 	}
-	return err
+	return errors.Join(errs...)
 }
 
 // Token makes the token with which the owner of an account says hello.
@@ -309,17 +264,17 @@ func (e *Engine) Token(a proto.AccountID) string { return e.tokens.sign(a) }
 func (e *Engine) Run(ctx context.Context) error {
 	ctx, end := context.WithCancel(ctx)
 	defer end()
-	var accepting, ticking sync.WaitGroup
-	accepting.Go(func() { e.accept(ctx, e.listener) })
-	if e.secured != nil {
-		accepting.Go(func() { e.accept(ctx, e.secured) })
+	var ticking sync.WaitGroup
+	for _, a := range e.acceptors {
+		if err := a.give(e.loops[0]); err != nil {
+			return errors.Join(fmt.Errorf("accept: %w", err), e.closeAcceptors(), e.stopLoops())
+		}
 	}
 	ticks, stopTicks := context.WithCancel(context.Background())
 	ticking.Go(func() { e.tick(ticks) })
 
 	<-ctx.Done()
-	err := e.closeListeners()
-	accepting.Wait() // before the loops end: Enroll would wait for ever
+	err := e.closeAcceptors()
 	e.drain()
 	stopTicks()
 	ticking.Wait()
@@ -364,57 +319,11 @@ func (e *Engine) attendance(game proto.GameID) *attendance {
 	return a
 }
 
-// events is what gnet calls, on the loop that the connection belongs to.
-type events struct {
-	gnet.BuiltinEventEngine
-	engine *Engine
-}
-
-func (v *events) OnOpen(c gnet.Conn) ([]byte, gnet.Action) {
-	switch owner := c.Context().(type) {
-	case *bell:
-		v.engine.hung(owner, c)
-	case *session:
-		v.engine.loopOf(c.EventLoop()).open(owner, c)
-	}
-	return nil, gnet.None
-}
-
-// loopOf finds our loop of gnet's: there are few.
-func (e *Engine) loopOf(el gnet.EventLoop) *loop {
-	for _, l := range e.loops {
-		if l.gnet == el {
-			return l
-		}
-	}
-	panic("gnet has a loop without a bell")
-}
-
-func (v *events) OnTraffic(c gnet.Conn) gnet.Action {
-	in, err := c.Next(-1)
-	assert(err == nil, "gnet always has all that it has")
-	switch owner := c.Context().(type) {
-	case *loop:
-		owner.turn()
-	case *session:
-		owner.loop.read(owner, in)
-	}
-	return gnet.None
-}
-
-func (v *events) OnClose(c gnet.Conn, _ error) gnet.Action {
-	if s, ok := c.Context().(*session); ok {
-		s.loop.gone(s)
-	}
-	return gnet.None
-}
-
-// gnetLog passes on what gnet says. Its warnings tell of connections that closed in the turn in which they were
-// readable, which is nothing to warn of.
+// gnetLog passes on what gnet says.
 type gnetLog struct{ log *slog.Logger }
 
 func (g gnetLog) Debugf(format string, args ...any) { g.log.Debug(fmt.Sprintf(format, args...)) }
 func (g gnetLog) Infof(format string, args ...any)  { g.log.Debug(fmt.Sprintf(format, args...)) }
-func (g gnetLog) Warnf(format string, args ...any)  { g.log.Debug(fmt.Sprintf(format, args...)) }
+func (g gnetLog) Warnf(format string, args ...any)  { g.log.Warn(fmt.Sprintf(format, args...)) }
 func (g gnetLog) Errorf(format string, args ...any) { g.log.Error(fmt.Sprintf(format, args...)) }
 func (g gnetLog) Fatalf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }

@@ -44,7 +44,7 @@ func newParser(k kinds, deflates bool) parser {
 	return parser{kit: &kit{max: testMessageMax, buffers: new(bytebufferpool.Pool)}, kinds: k, deflates: deflates}
 }
 
-// parse feeds pieces to a parser, each of which may be written over afterwards as gnet does, and returns what it found.
+// parse feeds pieces to a parser, each of which may be written over afterwards as a loop's buffer is, and returns what it found.
 func parse(p parser, pieces ...[]byte) (found []string) {
 	for _, piece := range pieces {
 		in := bytes.Clone(piece)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/gobwas/ws"
+	"golang.org/x/sys/unix"
 
 	"tote/server/proto"
 )
@@ -234,7 +235,7 @@ func (l *loop) page(s *session, head []byte) {
 	}
 	err = response.Write(l.out(s))
 	assert(err == nil, "a response in memory is written to memory")
-	_ = s.gnet.SetWriteBuffer(pageBuffer)
+	_ = unix.SetsockoptInt(s.fd(), unix.SOL_SOCKET, unix.SO_SNDBUF, pageBuffer)
 	l.partHTTP(s)
 	s.deadline = l.tick + ticks(pageTime)
 }

@@ -61,24 +61,24 @@ const (
 	partingMax = 256
 
 	// sendBuffer is SO_SNDBUF, which the kernel doubles; notSentLow is TCP_NOTSENT_LOWAT. With the kernel's
-	// defaults a client that never reads hides 843 kB there while gnet believes all is sent.
+	// defaults a client that never reads hides 843 kB there while we believe all is sent.
 	sendBuffer = 16 << 10
 	notSentLow = 4 << 10
 
 	// pageBuffer is SO_SNDBUF for a page, which is read at once and whole; pageTime is how long that may take:
-	// 1 MB at 35 kB/s. gnet keeps the rest meanwhile.
+	// 1 MB at 35 kB/s. The session keeps the rest meanwhile.
 	pageBuffer = 256 << 10
 	pageTime   = 30 * time.Second
 
-	// readBuffer is gnet's, one per loop: what one read may take.
+	// readBuffer is of each loop: what one read may take.
 	readBuffer = 64 << 10
-	// writeBuffer is gnet's, one per connection that lags: a small ring, then a list.
-	writeBuffer = 1 << 10
 
-	// loopsMax is gnet's.
+	// acceptMax is the number of newcomers accepted before a loop reads again.
+	acceptMax = 16
+
 	loopsMax = 256
 
-	// descriptorsKept are for the journal, snapshots, the admin listener and gnet itself.
+	// descriptorsKept are for the journal, snapshots, the admin listener and the loops themselves.
 	descriptorsKept = 256
 
 	// secretMin is the shortest key for HS256 that is no joke.
@@ -152,6 +152,15 @@ func (l Limits) filled() (Limits, error) {
 		}
 	}
 	return l, nil
+}
+
+// descriptorsMax is what the process may open, even if its limit is raised to the utmost.
+func descriptorsMax() int {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return 1 << 20
+	}
+	return int(min(limit.Max, market.SessionSlots+descriptorsKept)) // no loop has more sessions
 }
 
 // connectionsMax leaves descriptors to the rest of the process.

@@ -1,18 +1,19 @@
 package engine
 
 import (
-	"net"
+	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 
 	"github.com/gobwas/ws"
-	"github.com/panjf2000/gnet/v2"
+	"github.com/panjf2000/gnet/v2/pkg/netpoll"
 
 	"tote/server/market"
 	"tote/server/proto"
 )
 
-// loop is one of gnet's event loops with the sessions that live on it. It alternates between reading what its
+// loop is an event loop, a poller of gnet's, and the sessions that live on it. It alternates between reading what its
 // sockets have and turns, in which it takes what the others left in its inbox:
 //
 //	      ┌──────────── epoll ◀───────────┐
@@ -21,11 +22,12 @@ import (
 //	turn: inbox ─▶ pending ─┐             │
 //	      broadcasts, slice ─┴▶ flush ────┘
 //
-// Owner of every field but inbox, passed, awaited and published: the goroutine of gnet's loop.
+// Owner of every field but poller, inbox, clients, passed, awaited and published: the goroutine of run.
 type loop struct {
 	engine *Engine
 	index  int
-	gnet   gnet.EventLoop // set in OnOpen of the bell
+	poller *netpoll.Poller // anybody may add to it and delete
+	buffer []byte          // for one read
 	inbox  inbox
 
 	now     proto.Time   // of this read or turn
@@ -37,8 +39,9 @@ type loop struct {
 
 	tick uint32 // the last one of the wheel
 
-	places []place  // by slot
-	free   []uint32 // slots
+	places  []place      // by slot
+	free    []uint32     // slots
+	clients atomic.Int32 // sessions; anybody may read it
 
 	rooms     map[proto.GameID]*room
 	catalogue []*room // by id
@@ -97,8 +100,9 @@ type place struct {
 	generation uint32
 }
 
-func newLoop(e *Engine, index int) *loop {
+func newLoop(e *Engine, index int) (*loop, error) {
 	l := &loop{
+		buffer: make([]byte, readBuffer),
 		engine: e, index: index, rooms: map[proto.GameID]*room{}, people: map[uint32]*person{}, shaking: map[*shake]struct{}{}, tick: e.ticks(),
 		idleTicks:   ticks(e.limits.IdleTime),
 		sweepTicks:  max(1, uint32(e.limits.Presence/tick)),
@@ -121,17 +125,34 @@ func newLoop(e *Engine, index int) *loop {
 	l.deflateLeft = l.deflateTick()
 	l.parsers = &sync.Pool{New: func() any { return new(parser) }}
 	l.ticked = l.ticks
-	return l
+	return l, l.equip()
 }
 
-// open takes a session in. gnet keeps the addresses of both ends, which nobody asks for again: without the numbers
-// in them a connection takes 64 bytes less.
-func (l *loop) open(s *session, c gnet.Conn) {
-	for _, address := range []net.Addr{c.LocalAddr(), c.RemoteAddr()} {
-		if tcp, ok := address.(*net.TCPAddr); ok {
-			tcp.IP = nil
-		}
+// equip gets from the kernel what the loop needs.
+func (l *loop) equip() (err error) {
+	if l.poller, err = netpoll.OpenPoller(); err != nil {
+		return fmt.Errorf("open a poller: %w", err)
 	}
+	for i := range l.inbox.bells {
+		bell, err := newBell()
+		if err == nil {
+			err = l.poll(bell.inside)
+		}
+		if err != nil {
+			return err
+		}
+		l.inbox.bells[i] = bell
+	}
+	return l.openRing()
+}
+
+// release gives back what the loop has of the kernel, when it has ended.
+func (l *loop) release() error {
+	return errors.Join(l.inbox.close(), l.closeRing(), l.poller.Close())
+}
+
+// open takes a session in.
+func (l *loop) open(s *session) {
 	if len(l.free) == 0 {
 		l.places = append(l.places, place{})
 		l.free = append(l.free, uint32(len(l.places)-1))
@@ -142,9 +163,10 @@ func (l *loop) open(s *session, c gnet.Conn) {
 	p.generation = max(1, (p.generation+1)%market.SessionGenerations) // 0 would name nobody
 	p.session = s
 
-	s.gnet, s.loop, s.fd, s.generation = c, l, c.Fd(), p.generation
+	s.generation = p.generation
 	s.bucket, s.heard, s.deadline = -1, l.tick, l.tick+ticks(l.engine.limits.HelloTime)
 	l.wheel.set(s, s.deadline)
+	l.clients.Add(1)
 	l.counts.Connections++
 	if s.tls != nil {
 		s.state = securing
@@ -152,7 +174,7 @@ func (l *loop) open(s *session, c gnet.Conn) {
 	}
 }
 
-// gone lets a session go. gnet calls it whenever a connection ends, also from within a write.
+// gone lets a session go.
 func (l *loop) gone(s *session) {
 	l.retire(s)
 	if s.state != closing {
@@ -180,6 +202,7 @@ func (l *loop) gone(s *session) {
 	}
 	l.places[s.slot].session = nil
 	l.free = append(l.free, s.slot)
+	l.clients.Add(-1)
 	l.counts.Connections--
 	l.engine.door.leave(s.address)
 }

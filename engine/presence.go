@@ -168,7 +168,7 @@ func (l *loop) ping(r *room) {
 
 // pingPerson sends a ping, but not behind what is unsent: that would measure the queue.
 func (l *loop) pingPerson(s *session, p *person) bool {
-	if l.backlog(s) > 0 {
+	if s.backlog() > 0 {
 		return false
 	}
 	p.asked, p.sent = true, uint32(l.now)
@@ -248,7 +248,7 @@ func (l *loop) tellPresence(r *room) {
 		if sub.session == nil || sub.told == version {
 			continue
 		}
-		if sub.asked || l.backlog(sub.session) > 0 {
+		if sub.asked || sub.session.backlog() > 0 {
 			r.untold = true
 			continue
 		}

@@ -41,7 +41,7 @@ func slow(t *testing.T, e *Engine, a proto.AccountID, g proto.GameID) *client {
 
 // unsent is what the only loop keeps for a session.
 func unsent(e *Engine, name market.Session) (n int) {
-	onLoop(e, 0, func(l *loop) { n = l.find(name).gnet.OutboundBuffered() })
+	onLoop(e, 0, func(l *loop) { n = l.find(name).backlog() })
 	return n
 }
 
@@ -97,7 +97,7 @@ func TestSlowConsumerOdds(t *testing.T) {
 
 // A client that never reads costs at most 64 kB, in user space and in the kernel together, however large the odds
 // are; the kernel's share is what it counts for the socket itself, bookkeeping included. It is 34 to 43 kB mostly; where the kernel's
-// last segment has grown beyond, the client is closed. gnet keeps one distribution.
+// last segment has grown beyond, the client is closed. The session keeps one distribution.
 func TestNeverReads(t *testing.T) {
 	for _, row := range []struct {
 		name string
@@ -115,7 +115,7 @@ func TestNeverReads(t *testing.T) {
 				onLoop(e, 0, func(l *loop) {
 					if s := l.find(m.last[14]); s != nil { // not closed yet
 						before := taken
-						taken = acknowledged(s.fd)
+						taken = acknowledged(s.fd())
 						more = taken != before || !s.behind
 					}
 				})
@@ -136,17 +136,17 @@ func TestNeverReads(t *testing.T) {
 				l.closeStuck()
 				l.closeStuck()
 				if s := l.find(m.last[14]); s != nil {
-					kept = s.gnet.OutboundBuffered()
-					kernel = kernelKeeps(s.fd)
+					kept = s.backlog()
+					kernel = kernelKeeps(s.fd())
 				}
 			})
-			t.Logf("gnet keeps %d bytes, the kernel %d", kept, kernel)
+			t.Logf("the session keeps %d bytes, the kernel %d", kept, kernel)
 			onLoop(e, 0, func(l *loop) { l.ticks() })
 			if named := e.Slowest(); kept > 0 && (len(named) != 1 || named[0].Backlog != kept || named[0].Address != "127.0.0.1") {
 				t.Errorf("the slowest consumers are %+v; one has left %d bytes", named, kept)
 			}
 			if kept > 8<<10 || kept+kernel > 64<<10 {
-				t.Errorf("gnet keeps %d bytes and the kernel %d for a client that never reads", kept, kernel)
+				t.Errorf("the session keeps %d bytes and the kernel %d for a client that never reads", kept, kernel)
 			}
 		})
 	}
@@ -164,7 +164,7 @@ func TestStuck(t *testing.T) {
 	cost := func(a proto.AccountID) (all int) {
 		onLoop(e, 0, func(l *loop) {
 			if s := l.find(m.last[a]); s != nil {
-				all = l.backlog(s) + kernelKeeps(s.fd)
+				all = s.backlog() + kernelKeeps(s.fd())
 			}
 		})
 		return all
@@ -174,7 +174,7 @@ func TestStuck(t *testing.T) {
 	onLoop(e, 0, func(l *loop) { l.looked = 1 << 31 }) // this test looks, not the clock
 	look()
 	taken := func() (n uint32) {
-		onLoop(e, 0, func(l *loop) { n = acknowledged(l.find(m.last[12]).fd) })
+		onLoop(e, 0, func(l *loop) { n = acknowledged(l.find(m.last[12]).fd()) })
 		return n
 	}
 	for before := taken(); taken() == before; {
@@ -348,7 +348,7 @@ func TestPingFlood(t *testing.T) {
 	eventually(t, "the close is counted", func() bool { return e.Stats().Closes[proto.CloseSlow] == 1 })
 }
 
-// A subscriber that a write finds dead leaves in the middle of a slice, and the others get theirs.
+// A subscriber that a write finds dead leaves when the loop reads again, and the others get theirs.
 func TestDeadSubscriber(t *testing.T) {
 	e, m := serve(t, Config{Loops: 1})
 	m.announce(3)
@@ -370,13 +370,19 @@ func TestDeadSubscriber(t *testing.T) {
 				return
 			}
 		}
-		if n := len(l.rooms[3].subs); n != sliceMax {
-			t.Errorf("%d subscribers are left of %d", n, sliceMax)
-		}
 	})
 	for i := 1; i < len(all); i += 2 {
 		all[i].expect("event", 0)
 	}
+	eventually(t, "the dead have left", func() bool { return e.door.inside() == sliceMax })
+	onLoop(e, 0, func(l *loop) {
+		if n := len(l.rooms[3].subs); n != sliceMax {
+			t.Errorf("%d subscribers are left of %d", n, sliceMax)
+		}
+		if err := checkLoop(l); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // When broadcasts come faster than they can be distributed, all are spared odds together, and nothing else.

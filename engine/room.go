@@ -192,19 +192,19 @@ func (l *loop) offer(r *room, sub *subscriber, q queued) {
 	sub.next += uint64(len(q.parts))
 	l.counts.FramesOut += uint64(len(q.parts))
 	l.counts.Delivered++
-	l.post(sub.session, sub.fd, q.forms[sub.variant]) // which may have made it leave: sub is a hole then
+	l.post(sub.session, sub.fd, q.forms[sub.variant])
 }
 
 // consider is offer where something may stand in the way.
 func (l *loop) consider(r *room, sub *subscriber, q queued) {
 	s := sub.session
-	if s.pending == nil && l.backlog(s) == 0 {
+	if s.pending == nil && s.backlog() == 0 {
 		l.busy.clear(sub.slot)
 	}
 	switch {
 	case sub.next > q.first: // in its image
 		return
-	case sub.asked || l.backlog(s) > 0:
+	case sub.asked || s.backlog() > 0:
 		l.spare(s, sub, q)
 		return
 	case sub.lost:
@@ -224,7 +224,7 @@ func (l *loop) consider(r *room, sub *subscriber, q queued) {
 	if sub.tls {
 		p = l.sealShared(s, p)
 	}
-	l.post(s, sub.fd, p) // which may have made s leave: sub is a hole then
+	l.post(s, sub.fd, p)
 }
 
 // joined subscribes the session and shows it the game. From here on it gets what comes after the image:
@@ -271,7 +271,7 @@ func (s *session) in(r *room) int {
 
 // subscribe returns the new membership.
 func (l *loop) subscribe(s *session, r *room) int {
-	r.subs = append(r.subs, subscriber{session: s, fd: int32(s.fd), slot: s.slot, variant: s.variant, tls: s.tls != nil})
+	r.subs = append(r.subs, subscriber{session: s, fd: s.descriptor, slot: s.slot, variant: s.variant, tls: s.tls != nil})
 	r.attendance.present.Add(1)
 	s.games = append(s.games, membership{r, len(r.subs) - 1})
 	r.untold = true

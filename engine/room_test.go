@@ -137,7 +137,7 @@ func joinInTheMiddle(t *testing.T, seed uint64) {
 	onLoop(e, 0, func(l *loop) {
 		session := func(i int) *session { return l.find(m.last[proto.AccountID(20+i)]) }
 		for i := range clients { // a hundred small writes in one turn must not fill the kernel's buffer
-			fd := session(i).fd
+			fd := session(i).fd()
 			if err := errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 1<<20), unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, 1<<20)); err != nil {
 				t.Error(err)
 			}

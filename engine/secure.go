@@ -325,7 +325,7 @@ func (t *secure) seal(p []byte) {
 	_, _ = t.conn.Write(p) // an error says that the connection has ended; then there is nothing to be sent
 }
 
-// transmitSealed sends what was encrypted from a place on. The session may be gone afterwards.
+// transmitSealed sends what was encrypted from a place on.
 func (l *loop) transmitSealed(s *session, from int) {
 	if len(l.sealed) == from {
 		return

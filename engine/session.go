@@ -4,7 +4,6 @@ import (
 	"unsafe"
 
 	"github.com/gobwas/ws"
-	"github.com/panjf2000/gnet/v2"
 	"github.com/valyala/bytebufferpool"
 
 	"tote/server/engine/identity"
@@ -15,15 +14,13 @@ import (
 // session is a connection and who speaks over it. There may be a million: what only a few need at a time hangs
 // on pointers.
 //
-// Owner of every field: its loop, from OnOpen on.
+// Owner of every field: its loop.
 //
 //	accepted ─▶ securing ─▶ handshaking ─▶ open ─▶ closing ─▶ gone
 //	                └──────────┴─ a page, a refusal ─▶┘
 type session struct {
-	gnet       gnet.Conn
 	loop       *loop
 	tls        *secure // nil: it came by the plain listener
-	fd         int
 	slot       uint32
 	generation uint32
 	address    home // as the door counts it; 0: a proxy has not told it yet, or it is the proxy's own
@@ -36,6 +33,7 @@ type session struct {
 	head    *bytebufferpool.ByteBuffer // of an HTTP request that is not whole; afterwards: see vetting
 	parser  *parser                    // of frames that are not whole
 	pending *bytebufferpool.ByteBuffer // written at the end of the turn; not nil: the session is in loop.dirty
+	unsent  *bytebufferpool.ByteBuffer // what the socket has not taken yet
 	games   []membership
 
 	next, previous *session // in a bucket of the wheel
@@ -50,7 +48,8 @@ type session struct {
 	pinged         bool    // since the last byte heard
 	shut           bool    // our side of the socket is shut down
 	behind         bool    // in loop.behind
-	unsent         bool    // gnet has kept bytes: see backlog
+	sent           int32   // of unsent
+	descriptor     int32   // see fd
 	deadline       uint32  // tick: of hello, of the pong, or of closing
 	heard          uint32  // tick of the last byte
 	second         uint32  // of requests and frames
@@ -59,7 +58,7 @@ type session struct {
 	taken          uint32  // bytes that it had acknowledged when closeStuck saw that it costs much; 0: it did not
 }
 
-const _ = uint(208 - unsafe.Sizeof(session{})) // a size of Go's allocator
+const _ = uint(192 - unsafe.Sizeof(session{})) // a size of Go's allocator; the next one is 208
 
 // state is where a session is in its life.
 type state uint8
@@ -77,6 +76,9 @@ type membership struct {
 	room *room
 	at   int
 }
+
+// fd is the socket.
+func (s *session) fd() int { return int(s.descriptor) }
 
 // name is how the market knows the session.
 func (s *session) name() market.Session {

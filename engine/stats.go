@@ -122,7 +122,7 @@ func (l *loop) publish() {
 
 const (
 	slowMax    = 8   // consumers that are named, of a loop and of all
-	weighedMax = 256 // that are asked for their backlog in a tick: each is a look at gnet's buffers
+	weighedMax = 256 // that are looked at in a tick
 )
 
 // slowest names those who have left the most unread.
@@ -131,7 +131,7 @@ func (l *loop) slowest(into []control.Consumer) []control.Consumer {
 		if s.state != open {
 			continue
 		}
-		if n := l.backlog(s); n > 0 {
+		if n := s.backlog(); n > 0 {
 			into = append(into, control.Consumer{Account: s.account, Name: s.player, Address: s.address.String(), Backlog: n})
 		}
 	}

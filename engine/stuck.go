@@ -21,11 +21,11 @@ const stuckTicks = uint32(3 * time.Second / tick)
 func (l *loop) closeStuck() {
 	l.looked = l.tick
 	for _, s := range l.behind {
-		if s.state != open || l.backlog(s)+kernelKeeps(s.fd) <= stuckMax {
+		if s.state != open || s.backlog()+kernelKeeps(s.fd()) <= stuckMax {
 			s.taken = 0
 			continue
 		}
-		taken := max(1, acknowledged(s.fd)) // 0 is for those who did not cost so much
+		taken := max(1, acknowledged(s.fd())) // 0 is for those who did not cost so much
 		if taken == s.taken {
 			l.close(s, proto.CloseSlow)
 		}

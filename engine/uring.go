@@ -306,8 +306,7 @@ type posted struct {
 }
 
 // post writes a broadcast's bytes to a session that has nothing else on its way, with the others of the slice. A session is in
-// a room once, so there is one send at most for each socket: their order is no question. The session may be gone
-// afterwards.
+// a room once, so there is one send at most for each socket: their order is no question.
 func (l *loop) post(s *session, fd int32, p []byte) {
 	l.counts.BytesOut += uint64(len(p))
 	l.counts.Writes++
@@ -324,8 +323,7 @@ func (l *loop) post(s *session, fd int32, p []byte) {
 	l.posted = append(l.posted, posted{s, p})
 }
 
-// dispatch sends what was posted, and leaves to gnet what sockets did not take, as write does. Sessions may be
-// gone afterwards.
+// dispatch sends what was posted, and keeps what sockets did not take, as write does.
 func (l *loop) dispatch() {
 	if len(l.posted) == 0 {
 		return

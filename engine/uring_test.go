@@ -306,7 +306,7 @@ func converse(t *testing.T, way string, seed uint64, people int) [][]byte {
 		session := func(i int) *session { return l.find(m.last[proto.AccountID(200+i)]) }
 		for i := range clients { // many writes in one turn must not fill the buffers of those who read
 			if fate(i) == reads {
-				fd := session(i).fd
+				fd := session(i).fd()
 				if err := errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 1<<20), unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, 1<<20)); err != nil {
 					t.Error(err)
 				}

@@ -23,28 +23,7 @@ func (l *loop) out(s *session) *bytebufferpool.ByteBuffer {
 	return s.pending
 }
 
-// backlog is how many bytes of the session gnet keeps. gnet is asked only once it has been given some: that is two cache
-// lines which most sessions never need.
-func (l *loop) backlog(s *session) int {
-	if !s.unsent {
-		return 0
-	}
-	n := s.gnet.OutboundBuffered()
-	s.unsent = n > 0
-	return n
-}
-
-// leave leaves to gnet what the socket does not take: gnet copies it and goes on when the socket is writable. From then on
-// the session is looked after, by catchUpAll and closeStuck. It may be gone afterwards.
-func (l *loop) leave(s *session, p []byte) {
-	s.unsent = true
-	l.busy.set(s.slot)
-	l.watch(s)
-	_, _ = s.gnet.Write(p) // an error has closed the connection, and OnClose has run
-}
-
-// marks are the slots of sessions that a broadcast cannot simply be written to: something is pending, or gnet has kept
-// bytes. A bit may be set for longer than that, never shorter. Ten thousand of them are twenty cache lines, so
+// marks are the slots of sessions that a broadcast cannot simply be written to: something is pending or unsent. A bit may be set for longer than that, never shorter. Ten thousand of them are twenty cache lines, so
 // offering a broadcast to a session that has nothing else on its way does not touch the session at all.
 type marks []uint64
 
@@ -70,14 +49,14 @@ func (l *loop) lane(s *session) *bytebufferpool.ByteBuffer {
 		return nil
 	}
 	b := l.out(s)
-	if b.Len()+l.backlog(s) < l.engine.limits.LaneBytes {
+	if b.Len()+s.backlog() < l.engine.limits.LaneBytes {
 		return b
 	}
 	l.send(s) // a busy turn is not the reader's fault
 	if s.state != open {
 		return nil
 	}
-	if l.backlog(s) >= l.engine.limits.LaneBytes {
+	if s.backlog() >= l.engine.limits.LaneBytes {
 		l.close(s, proto.CloseSlow)
 		return nil
 	}
@@ -104,14 +83,14 @@ func (l *loop) tellRefused(s *session, m *proto.Refused) {
 
 // flush ends a turn.
 func (l *loop) flush() {
-	for i := 0; i < len(l.dirty); i++ { // it may grow: the write that fails makes a session leave
-		l.send(l.dirty[i])
+	for _, s := range l.dirty {
+		l.send(s)
 	}
 	clear(l.dirty)
 	l.dirty = l.dirty[:0]
 }
 
-// send writes what is pending. The session may be gone afterwards.
+// send writes what is pending.
 func (l *loop) send(s *session) {
 	b := s.pending
 	if b == nil {
@@ -121,15 +100,13 @@ func (l *loop) send(s *session) {
 	if s.state != gone && b.Len() > 0 {
 		l.write(s, b.B)
 	}
-	if cap(b.B) <= l.engine.limits.LaneBytes { // a page's would be too large for a receipt
-		l.engine.buffers.Put(b)
-	}
+	l.drop(&b)
 	if s.state == closing {
 		l.shut(s)
 	}
 }
 
-// write gives bytes to the socket, encrypted if it has TLS. The session may be gone afterwards.
+// write gives bytes to the socket, encrypted if it has TLS.
 func (l *loop) write(s *session, p []byte) {
 	if s.tls == nil || s.tls.conn == nil {
 		l.transmit(s, p)
@@ -140,14 +117,12 @@ func (l *loop) write(s *session, p []byte) {
 	l.transmitSealed(s, from)
 }
 
-// transmit gives bytes to the kernel, and what it does not take to gnet, which copies it and goes on when the
-// socket is writable. A plain system call costs 0.05 to 0.1 of a write(2) less than gnet's; all that is not
-// plain success is left to gnet. The session may be gone afterwards.
+// transmit gives bytes to the kernel, and keeps what it does not take.
 func (l *loop) transmit(s *session, p []byte) {
 	l.counts.BytesOut += uint64(len(p))
 	l.counts.Writes++
-	if l.backlog(s) == 0 {
-		n := rawWrite(s.fd, p)
+	if s.backlog() == 0 {
+		n := rawWrite(s.fd(), p)
 		if n == len(p) {
 			return
 		}
@@ -156,8 +131,8 @@ func (l *loop) transmit(s *session, p []byte) {
 	l.leave(s, p)
 }
 
-// rawWrite is write(2) without telling Go's scheduler, since the socket never blocks. Every error is 0: gnet
-// meets it again.
+// rawWrite is write(2) without telling Go's scheduler, since the socket never blocks. Every error is 0: reading meets
+// it as well, and ends the session.
 func rawWrite(fd int, p []byte) int {
 	n, _, errno := unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
 	if errno != 0 {
@@ -169,21 +144,14 @@ func rawWrite(fd int, p []byte) int {
 // shut ends our side of the socket once everything is sent: the client reads to the end, then closes. A
 // close(2) right away would be a reset where input is unread, and the reset overtakes what was written.
 func (l *loop) shut(s *session) {
-	if s.shut || s.pending != nil || l.backlog(s) != 0 {
+	if s.shut || s.pending != nil || s.backlog() != 0 {
 		return
 	}
 	if s.tls != nil {
-		if l.notify(s); s.state == gone || l.backlog(s) != 0 {
+		if l.notify(s); s.backlog() != 0 {
 			return
 		}
 	}
 	s.shut = true
-	_ = unix.Shutdown(s.fd, unix.SHUT_WR) // fails where the client has gone
-}
-
-// cut closes the socket at once and frees what the kernel still keeps for it.
-func (l *loop) cut(s *session) {
-	l.counts.Cut++
-	_ = s.gnet.SetLinger(0)
-	_ = l.gnet.Close(s.gnet) // runs OnClose
+	_ = unix.Shutdown(s.fd(), unix.SHUT_WR) // fails where the client has gone
 }
