@@ -13,15 +13,39 @@ import (
 	"tote/server/bench/model"
 )
 
-// Sweep finds the greatest throughput of a server of its own with 1, 2, … cores, for models of scalability to be fitted to. A server gets as
-// many event loops and shards as cores, and no others than these; the generator may use all.
+// Sweep finds the greatest throughput of a server of its own with 1, 2, … cores, loops or shards, for models of scalability to be fitted to. With
+// cores it gets as many event loops and shards as cores, and no others than these; the generator may use all.
 type Sweep struct {
-	Cores   int           // up to so many; 0: all
+	Vary    Varied        // VaryCores if empty
+	To      int           // up to so many of what varies; 0: as many as the host has cores
 	From    Rate          // the first rate that is tried, 0: 1000/s
 	P99     time.Duration // a rate is held if 99 % of the receipts come within this; 0: 100 ms
 	Steps   int           // bisections between the last rate that was held and the first that was not; 0: 3
 	Text    io.Writer     // a line for each run; nil: none
 	Reports []*Report     // the best run of each number of cores, filled in by Run
+}
+
+// Varied is what a sweep has more and more of.
+type Varied string
+
+const (
+	VaryCores  Varied = "cores"
+	VaryLoops  Varied = "loops"  // of all cores, with as many shards as serve has by itself
+	VaryShards Varied = "shards" // likewise
+)
+
+// give has a server run with n of it.
+func (v Varied) give(on *Stage, n int, flags []string) {
+	switch v {
+	case VaryLoops:
+		on.Serve = []string{fmt.Sprint("--loops=", n)}
+	case VaryShards:
+		on.Serve = []string{fmt.Sprint("--shards=", n)}
+	default:
+		on.Cores = n
+		on.Serve = []string{fmt.Sprint("--loops=", n), fmt.Sprint("--shards=", n)}
+	}
+	on.Serve = append(on.Serve, flags...)
 }
 
 // missedPart is the part of the planned stakes that may find all players waiting, for a rate to count as held.
@@ -32,8 +56,8 @@ const doublingsMax = 10
 
 // Run sweeps; the scenario's stakes are replaced by the rates that are tried.
 func (w *Sweep) Run(ctx context.Context, scenario *Scenario, on Stage) (*model.Data, error) {
-	if w.Cores == 0 {
-		w.Cores = runtime.NumCPU()
+	if w.To == 0 {
+		w.To = runtime.NumCPU()
 	}
 	if w.From == 0 {
 		w.From = 1000
@@ -47,23 +71,25 @@ func (w *Sweep) Run(ctx context.Context, scenario *Scenario, on Stage) (*model.D
 	if on.Target != "" {
 		return nil, errors.New("a sweep needs servers of its own: name no target")
 	}
-	if w.Cores < 2 || w.Cores > runtime.NumCPU() {
-		return nil, fmt.Errorf("sweep up to %d cores: from 2 to the %d of this host", w.Cores, runtime.NumCPU())
+	if w.Vary == "" {
+		w.Vary = VaryCores
+	}
+	if w.To < 2 || w.Vary == VaryCores && w.To > runtime.NumCPU() {
+		return nil, fmt.Errorf("sweep up to %d %s: from 2 on, and of cores to the %d of this host", w.To, w.Vary, runtime.NumCPU())
 	}
 	data := &model.Data{}
 	flags := on.Serve
-	for cores := 1; cores <= w.Cores; cores++ {
-		on.Cores = cores
-		on.Serve = append([]string{fmt.Sprint("--loops=", cores), fmt.Sprint("--shards=", cores)}, flags...)
-		best, err := w.climb(func(rate Rate) (*Report, error) { return w.try(ctx, *scenario, on, rate) })
+	for n := 1; n <= w.To; n++ {
+		w.Vary.give(&on, n, flags)
+		best, err := w.climb(func(rate Rate) (*Report, error) { return w.try(ctx, *scenario, on, n, rate) })
 		if err != nil {
 			return nil, err
 		}
 		if best == nil {
-			return nil, fmt.Errorf("with %d cores the server does not hold %.0f stakes/s: begin lower (--first)", cores, float64(w.From))
+			return nil, fmt.Errorf("with %d %s the server does not hold %.0f stakes/s: begin lower (--first)", n, w.Vary, float64(w.From))
 		}
 		w.Reports = append(w.Reports, best)
-		data.Points = append(data.Points, model.Point{P: float64(cores), X: throughput(best)})
+		data.Points = append(data.Points, model.Point{P: float64(n), X: throughput(best)})
 	}
 	return data, nil
 }
@@ -103,7 +129,7 @@ func (w *Sweep) climb(try func(rate Rate) (*Report, error)) (best *Report, err e
 }
 
 // try plays one rate. The report is nil where it was not held.
-func (w *Sweep) try(ctx context.Context, s Scenario, on Stage, rate Rate) (*Report, error) {
+func (w *Sweep) try(ctx context.Context, s Scenario, on Stage, n int, rate Rate) (*Report, error) {
 	s.Players.Stakes = rate
 	on.NoLimits = true
 	report, err := s.Run(ctx, on)
@@ -127,7 +153,7 @@ func (w *Sweep) try(ctx context.Context, s Scenario, on Stage, rate Rate) (*Repo
 		verdict += fmt.Sprintf("; %v", failed)
 	}
 	if w.Text != nil {
-		fmt.Fprintf(w.Text, "%d of the cores, %.0f stakes/s: %.0f answered, 99 %% within %s ms, %s\n", on.Cores, float64(rate), throughput(report),
+		fmt.Fprintf(w.Text, "%d %s, %.0f stakes/s: %.0f answered, 99 %% within %s ms, %s\n", n, w.Vary, float64(rate), throughput(report),
 			milliseconds(report.Latency.Receipt.P99), verdict)
 	}
 	if !held {

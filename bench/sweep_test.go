@@ -62,13 +62,32 @@ func TestConfine(t *testing.T) {
 func TestSweepRefuses(t *testing.T) {
 	for want, run := range map[string]func() error{
 		"name no target": func() error { _, err := (&Sweep{}).Run(t.Context(), &Scenario{}, Stage{Target: "ws://x"}); return err },
-		"from 2 to the": func() error {
-			_, err := (&Sweep{Cores: runtime.NumCPU() + 1}).Run(t.Context(), &Scenario{}, Stage{})
+		"from 2 on": func() error {
+			_, err := (&Sweep{To: runtime.NumCPU() + 1}).Run(t.Context(), &Scenario{}, Stage{})
 			return err
 		},
 	} {
 		if err := run(); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}
+
+// What varies is given to the server, before flags of the caller's own.
+func TestVaried(t *testing.T) {
+	for _, tt := range []struct {
+		vary  Varied
+		want  string
+		cores int
+	}{
+		{VaryCores, "--loops=3 --shards=3 --x", 3},
+		{VaryLoops, "--loops=3 --x", 0},
+		{VaryShards, "--shards=3 --x", 0},
+	} {
+		var on Stage
+		tt.vary.give(&on, 3, []string{"--x"})
+		if got := strings.Join(on.Serve, " "); got != tt.want || on.Cores != tt.cores {
+			t.Errorf("%s: %s on %d cores", tt.vary, got, on.Cores)
 		}
 	}
 }

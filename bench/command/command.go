@@ -30,7 +30,7 @@ type Bench struct {
 	Scenarios Scenarios `cmd:"" help:"List the built-in scenarios."`
 	Report    Report    `cmd:"" help:"Lay runs side by side on one page of HTML."`
 	Limit     Limit     `cmd:"" help:"Say what the kernel allows on this machine: a write, a read, a synced append, the codec."`
-	Sweep     Sweep     `cmd:"" help:"Find the greatest throughput with 1, 2, … cores, and fit models to it."`
+	Scale     Scale     `cmd:"" help:"Find the greatest throughput with 1, 2, … cores, loops or shards, and fit models to it."`
 	Fit       Fit       `cmd:"" help:"Fit models of scalability to a table of throughputs."`
 	Baseline  Baseline  `cmd:"" help:"Run the architecture of the thesis, to compare with: nginx, processes for WebSockets, Redis, MariaDB."`
 }
@@ -268,10 +268,11 @@ func (*Scenarios) Run() error {
 	return nil
 }
 
-// Sweep is `server bench sweep`.
-type Sweep struct {
+// Scale is `server bench scale`.
+type Scale struct {
 	Scenario string        `arg:"" default:"stakes" help:"What is played, with other rates of stakes."`
-	Cores    int           `help:"Up to so many cores; 0: all."`
+	Vary     string        `enum:"cores,loops,shards" default:"cores" help:"What there is more and more of; with cores, as many loops and shards."`
+	To       int           `help:"Up to so many; 0: as many as the host has cores."`
 	First    bench.Rate    `help:"The first rate that is tried." default:"1000/s" placeholder:"N/s"`
 	P99      time.Duration `name:"p99" default:"100ms" help:"A rate is held if 99 % of the receipts come within this."`
 	Steps    int           `default:"3" help:"Bisections between what was held and what was not."`
@@ -282,7 +283,7 @@ type Sweep struct {
 	JSON     bool          `help:"Print JSON."`
 }
 
-func (c *Sweep) Run(ctx context.Context, log *slog.Logger) error {
+func (c *Scale) Run(ctx context.Context, log *slog.Logger) error {
 	s, err := bench.ReadScenario(c.Scenario, "")
 	if err != nil {
 		return err
@@ -294,7 +295,7 @@ func (c *Sweep) Run(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	sweep := bench.Sweep{Cores: c.Cores, From: c.First, P99: c.P99, Steps: c.Steps, Text: os.Stderr}
+	sweep := bench.Sweep{Vary: bench.Varied(c.Vary), To: c.To, From: c.First, P99: c.P99, Steps: c.Steps, Text: os.Stderr}
 	points, err := sweep.Run(ctx, s, bench.Stage{Binary: binary, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
@@ -318,9 +319,9 @@ func (c *Sweep) Run(ctx context.Context, log *slog.Logger) error {
 		return err
 	}
 	if c.HTML != "" {
-		page := sheet.Sheet{Title: "cores", Made: time.Now(), Command: bench.Again(os.Args), Study: study}
+		page := sheet.Sheet{Title: c.Vary, Made: time.Now(), Command: bench.Again(os.Args), Study: study}
 		for i, r := range sweep.Reports {
-			page.Groups = append(page.Groups, &sheet.Group{Name: fmt.Sprint(i+1, " cores"), Runs: []*bench.Report{r}})
+			page.Groups = append(page.Groups, &sheet.Group{Name: fmt.Sprint(i+1, " ", c.Vary), Runs: []*bench.Report{r}})
 		}
 		if err := writeTo(c.HTML, page.Write); err != nil {
 			return err
