@@ -15,6 +15,8 @@
 // A worker owns its players and shares nothing. A tally changes hands: the worker fills it,
 // Run adds it to the results and gives it back empty.
 //
+// On many hosts, an Agent on each has a crew of workers; Run, the coordinator, sends phases and gets tallies over a line.
+//
 // The load is an open loop. A stake's latency counts from the time it was planned for, so a server that
 // stalls is charged for every stake it held up, also for those that could not even be sent.
 package bench
@@ -22,7 +24,6 @@ package bench
 import (
 	"context"
 	"fmt"
-	"hash/maphash"
 	"strings"
 	"time"
 )
@@ -51,11 +52,13 @@ func Run(ctx context.Context, plan Plan) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := plan.checkPorts(target); err != nil {
-		return nil, err
-	}
-	if err := checkDescriptors(plan.Users); err != nil {
-		return nil, err
+	if plan.Agents == nil {
+		if err := plan.checkPorts(target); err != nil {
+			return nil, err
+		}
+		if err := checkDescriptors(plan.Users); err != nil {
+			return nil, err
+		}
 	}
 	if !plan.Reconnect {
 		for _, url := range target.urls() {
@@ -64,36 +67,32 @@ func Run(ctx context.Context, plan Plan) (*Report, error) {
 			}
 		}
 	}
-	r := &run{
-		plan: plan, base: time.Now(), results: newResults(plan.classes()),
-		// Two tallies a worker: one is being filled while the other is being added.
-		tallies: make(chan *tally, 2*plan.Workers),
-		spares:  make([]chan *tally, plan.Workers),
+	r := &run{plan: plan, base: time.Now(), results: newResults(plan.classes()), over: make(chan struct{})}
+	defer close(r.over)
+	r.stopwatch.from = r.base
+	r.server.pids = plan.Server
+	if plan.Agents == nil {
+		r.own.pids, r.own.alone = []int{ownPID}, true
+		if r.crew, err = newCrew(&r.plan, target, nil); err != nil {
+			return nil, err
+		}
+		r.tallies, r.gauges = r.crew.tallies, make([]gauge, len(r.crew.workers))
+	} else if err := r.muster(ctx, target); err != nil {
+		return nil, err
 	}
-	r.server.pids, r.own.pids, r.own.alone = plan.Server, []int{ownPID}, true
 	if err := r.server.sample(r.base); err != nil {
 		return nil, err
 	}
 	r.rssBefore, r.pssBefore = r.server.last, r.server.pss()
-	seed := maphash.MakeSeed()
-	for i := range plan.Workers {
-		r.spares[i] = make(chan *tally, 2)
-		r.spares[i] <- newTally(i, plan.classes())
-		r.spares[i] <- newTally(i, plan.classes())
-		w, err := newWorker(&r.plan, target, i, r.base, seed, r.tallies, r.spares[i])
-		if err != nil {
-			for _, made := range r.workers {
-				made.close()
-			}
-			return nil, err
-		}
-		r.workers = append(r.workers, w)
-	}
-	for _, w := range r.workers {
-		go w.run() // ends after phaseStop, with a last tally
-	}
 	beside, end := context.WithCancel(context.Background())
-	r.watch = startWatch(beside, r.base, plan.Server, plan.Desk)
+	if r.crew != nil {
+		r.crew.start(r.base)
+	} else {
+		r.begin(beside)
+		defer r.dismiss()
+	}
+	elsewhere := plan.Server == nil && plan.Desk != nil && !target.here()
+	r.watch = startWatch(beside, r.base, plan.Server, plan.Desk, elsewhere)
 	r.conduct(ctx)
 	end()
 	<-r.watch.done
@@ -109,11 +108,20 @@ func Run(ctx context.Context, plan Plan) (*Report, error) {
 type run struct {
 	plan    Plan
 	base    time.Time
-	workers []*worker
-	tallies chan *tally
-	spares  []chan *tally
-	gauges  []gauge // the last of each worker
+	crew    *crew       // nil where there are agents
+	tallies chan *tally // of the crew
+	gauges  []gauge     // the last of each worker, or of each agent
 	results *results
+
+	// Of agents only.
+	remotes    []*remote
+	heard      chan heard
+	beat       *time.Ticker
+	stopwatch  stopwatch
+	clock      clock // the server's
+	timekeeper *timekeeper
+	readings   chan reading
+	over       chan struct{} // closed when nobody listens any more
 
 	server, own process
 	rssBefore   sample // of the server, before the first connection
@@ -148,20 +156,25 @@ type mark struct {
 func (r *run) mark() mark {
 	r.server.sample(r.base) // an error shows as a process that does nothing; the server may be gone
 	r.own.sample(r.base)
-	// What was counted is as old as the last tallies are.
-	at := time.Duration(0)
-	for _, g := range r.gauges {
-		at += g.at / time.Duration(len(r.gauges))
+	// What was counted is as old as the last tallies are; those of the dead are not waited for.
+	at, n := time.Duration(0), 0
+	for i, g := range r.gauges {
+		if r.remotes == nil || r.remotes[i].died == "" {
+			at += g.at
+			n++
+		}
+	}
+	if n == 0 {
+		at, n = time.Since(r.base), 1
 	}
 	return mark{
-		at: at, server: r.server.last.cpu, own: r.own.last.cpu,
+		at: at / time.Duration(n), server: r.server.last.cpu, own: r.ownCPU(),
 		frames: r.results.frames, busy: r.results.busy, stakes: r.results.stakes, deeds: r.results.deeds,
 	}
 }
 
 // conduct moves the workers through the phases.
 func (r *run) conduct(ctx context.Context) {
-	r.gauges = make([]gauge, len(r.workers))
 	r.playFrom = r.mark()
 	arrival := r.plan.arrival(r.plan.Users) + r.plan.Browse[1]
 	r.await(ctx, arrival+r.plan.patience.join, func() bool { g := r.now(); return g.came+g.gone == r.plan.Users || r.overdue() })
@@ -175,9 +188,11 @@ func (r *run) conduct(ctx context.Context) {
 	r.enter(phasePlay)
 	if !r.plan.FromStart {
 		r.playFrom = r.mark()
+		r.markRemotes(func(a *remote) *part { return &a.from })
 	}
 	r.play(ctx)
 	r.playTo = r.mark()
+	r.markRemotes(func(a *remote) *part { return &a.to })
 
 	if r.plan.Depart > 0 && !r.stopped && !r.deserted {
 		r.enter(phaseDepart)
@@ -254,10 +269,14 @@ func (r *run) overdue() bool {
 	return r.deserted
 }
 
-// await adds up tallies until done says so, the time is over, or ctx is. It looks at done after each tally.
+// await adds up tallies until done says so, the time is over, or ctx is. It looks at done after each tally and each word.
 func (r *run) await(ctx context.Context, span time.Duration, done func() bool) {
 	over := time.NewTimer(span)
 	defer over.Stop()
+	var beat <-chan time.Time
+	if r.beat != nil {
+		beat = r.beat.C
+	}
 	for {
 		select {
 		case t := <-r.tallies:
@@ -265,6 +284,18 @@ func (r *run) await(ctx context.Context, span time.Duration, done func() bool) {
 			if done() {
 				return
 			}
+		case h := <-r.heard:
+			r.hear(h)
+			if done() {
+				return
+			}
+		case <-beat:
+			r.keepInTouch()
+			if done() {
+				return
+			}
+		case told := <-r.readings:
+			r.readServer(told)
 		case <-over.C:
 			return
 		case <-ctx.Done():
@@ -274,14 +305,18 @@ func (r *run) await(ctx context.Context, span time.Duration, done func() bool) {
 	}
 }
 
-// take adds a tally and gives it back empty.
+// take adds a tally and gives it back empty, if it is the crew's.
 func (r *run) take(t *tally) {
 	r.gauges[t.worker] = t.gauge
 	for _, kind := range r.results.add(t, time.Since(r.base)) {
 		r.plan.Log.Warn("bench met a fault", "kind", kind, "example", r.results.faults[kind].Example)
 	}
-	t.clear()
-	r.spares[t.worker] <- t
+	if t.tail != nil {
+		r.tails = append(r.tails, t.tail)
+	}
+	if r.crew != nil {
+		r.crew.giveBack(t)
+	}
 	now := time.Now()
 	if now.Sub(r.sampled) >= time.Second {
 		r.moment(now)
@@ -340,7 +375,7 @@ func (r *run) moment(now time.Time) {
 		At: now.Sub(r.base).Seconds(), Open: g.open, Joined: g.joined, Answered: res.stakes.answered() + res.deeds.Answered,
 		Planned: res.stakes.Planned - res.stakes.Unplaced + res.deeds.Planned,
 		Frames:  res.frames, Bytes: res.bytes, Conflated: res.conflated, Lost: res.connections.Lost,
-		ServerCPU: r.server.last.cpu.Seconds(), RSS: r.server.last.rss, OwnCPU: r.own.last.cpu.Seconds(),
+		ServerCPU: r.server.last.cpu.Seconds(), RSS: r.server.last.rss, OwnCPU: r.ownCPU().Seconds(),
 	}
 	if h := res.second; h.TotalCount() > 0 {
 		m.P50, m.P99, m.Max = h.ValueAtQuantile(50), h.ValueAtQuantile(99), h.Max()
@@ -367,26 +402,30 @@ func (r *run) now() gauge {
 }
 
 func (r *run) enter(p phase) {
-	for _, w := range r.workers {
-		w.order(p)
+	if r.crew != nil {
+		r.crew.order(p)
+	}
+	for _, a := range r.remotes {
+		r.tell(a, word{Phase: p})
 	}
 }
 
 // stop ends the workers and takes their last tallies.
 func (r *run) stop() {
-	for _, w := range r.workers {
-		w.order(phaseStop)
-	}
-	for left := len(r.workers); left > 0; {
-		t := <-r.tallies
-		r.gauges[t.worker] = t.gauge
-		r.results.add(t, time.Since(r.base))
-		if t.tail != nil {
-			r.tails = append(r.tails, t.tail)
-			left--
-		} else {
-			t.clear()
-			r.spares[t.worker] <- t
+	r.enter(phaseStop)
+	r.await(context.Background(), farFuture, func() bool {
+		if r.crew != nil {
+			return len(r.tails) == len(r.crew.workers)
 		}
+		return r.living() == 0
+	})
+}
+
+// ownCPU is what this process has used, or all agents.
+func (r *run) ownCPU() time.Duration {
+	cpu := r.own.last.cpu
+	for _, a := range r.remotes {
+		cpu += a.cpu
 	}
+	return cpu
 }

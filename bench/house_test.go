@@ -29,6 +29,7 @@ type house struct {
 	records proto.Seq
 	stakes  int
 	left    int // players who have
+	there   int // connections that have said hello
 	state   proto.GameState
 	changed map[proto.PoolID]bool
 	done    bool // the plant has come up
@@ -168,7 +169,12 @@ func (h *house) serve(conn net.Conn) {
 	if _, err := upgrader.Upgrade(conn); err != nil {
 		return
 	}
-	g := &guest{conn: conn, plant: h.plant}
+	g, greeted := &guest{conn: conn, plant: h.plant}, false
+	defer func() {
+		h.mu.Lock()
+		h.there -= int(count(greeted))
+		h.mu.Unlock()
+	}()
 	for {
 		text, _, err := wsutil.ReadClientData(conn)
 		if err != nil {
@@ -180,6 +186,10 @@ func (h *house) serve(conn net.Conn) {
 		}
 		h.mu.Lock()
 		g = h.answer(g, &r)
+		if r.Type == proto.RequestHello && !greeted {
+			greeted = true
+			h.there++
+		}
 		h.mu.Unlock()
 	}
 }
@@ -210,6 +220,8 @@ func (h *house) answer(g *guest, r *proto.Request) *guest {
 			return g
 		}
 		g = h.welcome(g, r)
+	case proto.RequestTime:
+		g.say(&proto.Clock{ID: r.ID, T: now(), Sent: r.Sent})
 	case proto.RequestGames:
 		games := []proto.Game{h.game()}
 		if h.plant == noGame && !h.done {

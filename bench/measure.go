@@ -213,7 +213,7 @@ type course struct {
 type delivery struct {
 	first, last time.Duration // of its readers
 	readers     int
-	sum         uint64 // of its text
+	sum         uint32 // of its text
 }
 
 func newTally(worker, classes int) *tally {
@@ -245,7 +245,7 @@ func recordIn(h *hdrhistogram.Histogram, d time.Duration) {
 	assert(err == nil, "a time within the range is recorded")
 }
 
-func (t *tally) deliver(d distribution, now time.Duration, sum uint64) {
+func (t *tally) deliver(d distribution, now time.Duration, sum uint32) {
 	if t.delivery == nil || d != t.newest {
 		t.newest, t.delivery = d, t.deliveries[d]
 		if t.delivery == nil {
@@ -277,82 +277,87 @@ func (t *tally) clear() {
 	*t = tally{worker: t.worker, faults: t.faults, times: t.times, classes: t.classes, deliveries: t.deliveries}
 }
 
-// results is the sum of all tallies.
+// add takes in what another tally has counted, but for its gauge and its tail, and returns the kinds of fault that are new.
+func (t *tally) add(o *tally) (news []string) {
+	t.frames += o.frames
+	t.bytes += o.bytes
+	t.conflated += o.conflated
+	t.pings += o.pings
+	t.heartbeats += o.heartbeats
+	t.stale += o.stale
+	t.unknown += o.unknown
+	t.asides += o.asides
+	t.busy += o.busy
+	t.turn = max(t.turn, o.turn)
+	t.stakes.add(o.stakes)
+	t.deeds.Planned += o.deeds.Planned
+	t.deeds.Answered += o.deeds.Answered
+	t.connections.add(o.connections)
+	for c := range t.checks {
+		t.checks[c].add(o.checks[c])
+	}
+	for kind, f := range o.faults {
+		if t.faults[kind] == nil {
+			news = append(news, kind)
+		}
+		t.faulty(kind, f.Example, f.Count)
+	}
+	for m, h := range o.times {
+		if h != nil && h.TotalCount() > 0 {
+			dropped := t.times[m].Merge(h)
+			assert(dropped == 0, "histograms of one range merge")
+		}
+	}
+	for i := range o.classes {
+		for j, h := range o.classes[i] {
+			if h.TotalCount() > 0 {
+				t.classes[i][j].Merge(h)
+			}
+		}
+	}
+	for d, part := range o.deliveries {
+		whole := t.deliveries[d]
+		if whole == nil {
+			t.deliveries[d] = part // the other tally forgets it
+			continue
+		}
+		whole.first, whole.last = min(whole.first, part.first), max(whole.last, part.last)
+		whole.readers += part.readers
+		if whole.sum != part.sum {
+			t.checks[checkSame].fail(d.differs())
+		}
+	}
+	return news
+}
+
+// results is the sum of all tallies; its deliveries are of broadcasts that may still find readers.
 //
 // Owner: Run.
 type results struct {
-	tally                                 // but for deliveries
-	recent     map[distribution]*delivery // broadcasts that may still find readers
-	past       map[course]uint64          // the newest broadcast of each game that is no longer recent
+	tally
+	past       map[course]uint64 // the newest broadcast of each game that is no longer among the deliveries
 	broadcasts uint64
 }
 
-// spreadOpen is how long the last reader of a broadcast is waited for. It bounds the table of recent ones,
+// spreadOpen is how long the last reader of a broadcast is waited for. It bounds the table of deliveries,
 // and is longer than patience.tail, so that finish knows the age of those that it asks about.
 const spreadOpen = 3 * time.Minute
 
 func newResults(classes int) *results {
-	r := &results{tally: *newTally(-1, classes), recent: map[distribution]*delivery{}, past: map[course]uint64{}}
+	r := &results{tally: *newTally(-1, classes), past: map[course]uint64{}}
 	r.times[meterSpread], r.second = newHistogram(), newHistogram()
 	return r
 }
 
 // add takes in a tally and returns the kinds of fault that are new.
 func (r *results) add(t *tally, now time.Duration) (news []string) {
-	r.frames += t.frames
-	r.bytes += t.bytes
-	r.conflated += t.conflated
-	r.pings += t.pings
-	r.heartbeats += t.heartbeats
-	r.stale += t.stale
-	r.unknown += t.unknown
-	r.asides += t.asides
-	r.busy += t.busy
-	r.turn = max(r.turn, t.turn)
-	r.stakes.add(t.stakes)
-	r.deeds.Planned += t.deeds.Planned
-	r.deeds.Answered += t.deeds.Answered
-	r.connections.add(t.connections)
-	for c := range r.checks {
-		r.checks[c].add(t.checks[c])
-	}
-	for kind, f := range t.faults {
-		if r.faults[kind] == nil {
-			news = append(news, kind)
-		}
-		r.faulty(kind, f.Example, f.Count)
-	}
-	for m, h := range t.times {
-		if h != nil && h.TotalCount() > 0 {
-			dropped := r.times[m].Merge(h)
-			assert(dropped == 0, "histograms of one range merge")
-		}
-	}
-	for i := range t.classes {
-		for j, h := range t.classes[i] {
-			if h.TotalCount() > 0 {
-				r.classes[i][j].Merge(h)
-			}
-		}
-	}
+	news = r.tally.add(t)
 	for _, m := range [...]meter{meterReceipt, meterReply} {
 		if t.times[m].TotalCount() > 0 {
 			r.second.Merge(t.times[m])
 		}
 	}
-	for d, part := range t.deliveries {
-		whole := r.recent[d]
-		if whole == nil {
-			r.recent[d] = part // the tally forgets it
-			continue
-		}
-		whole.first, whole.last = min(whole.first, part.first), max(whole.last, part.last)
-		whole.readers += part.readers
-		if whole.sum != part.sum {
-			r.checks[checkSame].fail(d.differs())
-		}
-	}
-	for d, whole := range r.recent {
+	for d, whole := range r.deliveries {
 		if whole.first < now-spreadOpen {
 			r.close(d, whole)
 		}
@@ -366,7 +371,7 @@ func (d distribution) differs() string {
 
 // close measures the spread of a broadcast that nobody will read any more.
 func (r *results) close(d distribution, whole *delivery) {
-	delete(r.recent, d)
+	delete(r.deliveries, d)
 	r.past[d.game] = max(r.past[d.game], d.seq)
 	r.broadcasts++
 	if whole.readers > 1 {
@@ -375,9 +380,9 @@ func (r *results) close(d distribution, whole *delivery) {
 }
 
 // finish judges what is known only at the end: who lacks a broadcast that others had before the given time, and
-// whether odds and receipts agree.
-func (r *results) finish(tails []*tail, before time.Duration, audited, alone bool) {
-	for d, whole := range r.recent {
+// whether odds and receipts agree. Where receipts are missing, because those who held them died, the odds must count those that are left.
+func (r *results) finish(tails []*tail, before time.Duration, audited, alone, missing bool) {
+	for d, whole := range r.deliveries {
 		if whole.first <= before {
 			r.past[d.game] = max(r.past[d.game], d.seq)
 		}
@@ -393,16 +398,16 @@ func (r *results) finish(tails []*tail, before time.Duration, audited, alone boo
 			}
 		}
 	}
-	for d, whole := range r.recent {
+	for d, whole := range r.deliveries {
 		r.close(d, whole)
 	}
 	if audited && alone {
-		r.balanceOdds(tails)
+		r.balanceOdds(tails, missing)
 	}
 }
 
 // balanceOdds compares each pool's last odds with the receipts that all players hold for it.
-func (r *results) balanceOdds(tails []*tail) {
+func (r *results) balanceOdds(tails []*tail, missing bool) {
 	pools := map[proto.PoolID]standing{}
 	for _, t := range tails {
 		for id, part := range t.pools {
@@ -423,7 +428,8 @@ func (r *results) balanceOdds(tails []*tail) {
 		}
 		for i, odd := range p.odds {
 			held := p.held[i]
-			r.checks[checkOdds].judge(odd.Staked == held.Staked && odd.Backers == held.Backers, func() string {
+			kept := odd.Staked == held.Staked && odd.Backers == held.Backers || missing && odd.Staked >= held.Staked && odd.Backers >= held.Backers
+			r.checks[checkOdds].judge(kept, func() string {
 				return fmt.Sprintf("pool %d, outcome %d: the odds say %d units by %d, the receipts %d by %d",
 					id, i, odd.Staked, odd.Backers, held.Staked, held.Backers)
 			})

@@ -31,7 +31,11 @@ type Plan struct {
 	Arrivals []Crowd
 	// Sources are the addresses to connect from, one for each player in turn, so that each is used to each of Through. Nil: each
 	// player's own in 127.0.0.0/8 where the target is there, or else what the kernel chooses.
-	Sources []netip.Addr
+	Sources []netip.Addr `json:"-"`
+
+	// Agents play instead of this process: host:port of each, see Agent. Secret is what they want to be shown.
+	Agents []string `json:"-"`
+	Secret string   `json:"-"`
 
 	// Duration counts from the moment when everyone is in a game, or FromStart: from the first arrival. 0: until During or the
 	// context ends.
@@ -70,7 +74,7 @@ type Plan struct {
 	// Slow are those who only listen, and badly.
 	Slow Slow
 	// Tokens gives player i, from 0, its token to say hello with. Nil: all are guests.
-	Tokens func(i int) string
+	Tokens func(i int) string `json:"-"`
 	// Alone says that nobody else stakes in the games, so that their odds must add up to the receipts.
 	Alone bool
 	// Reconnect lets players come back after a lost connection, with growing pauses. Otherwise the loss is final.
@@ -78,18 +82,44 @@ type Plan struct {
 
 	// During runs beside the players, from the first planned stake on: a feed, say. The last stake comes when it returns or the
 	// duration is over, which ends ctx. Nil: nothing.
-	During func(ctx context.Context) error
+	During func(ctx context.Context) error `json:"-"`
 
 	Settle   time.Duration   // quiet time before the stakes of a StakeRate, 0: 3 s
 	Seed     uint64          // of all randomness; the same seed plans the same stakes
-	Workers  int             // event loops, 0: one for every two CPUs
-	Server   []int           // its processes on this host, to measure; nil: none
-	Desk     *control.Client // the server's operators' listener, to read its metrics; nil: none
-	Log      *slog.Logger    // the first of each kind of fault, nil: nowhere
-	Progress io.Writer       // a line every few seconds, nil: none
-	Live     bool            // Progress is a terminal: one line, drawn anew
+	Workers  int             // event loops, 0: one for every two CPUs; of all agents together, where there are agents
+	Server   []int           `json:"-"` // its processes on this host, to measure; nil: none
+	Desk     *control.Client `json:"-"` // the server's operators' listener, to read its metrics; nil: none
+	Log      *slog.Logger    `json:"-"` // the first of each kind of fault, nil: nowhere
+	Progress io.Writer       `json:"-"` // a line every few seconds, nil: none
+	Live     bool            `json:"-"` // Progress is a terminal: one line, drawn anew
 
+	deal     deal // the workers that are this process'
 	patience patience
+}
+
+// deal is a row of a run's workers, and their players, which fall to one process. None: all.
+type deal struct {
+	First   int `json:"first"`
+	Workers int `json:"workers"`
+}
+
+// users is how many of a run's players are the share's: worker w of W has w, w+W, w+2W, …
+func (d deal) users(all, workers int) (n int) {
+	if d.Workers == 0 {
+		return all
+	}
+	for w := d.First; w < d.First+d.Workers; w++ {
+		n += (all - w + workers - 1) / workers
+	}
+	return n
+}
+
+// place is player i's place among those of the deal, from 0.
+func (d deal) place(i, workers int) int {
+	if d.Workers == 0 {
+		return i
+	}
+	return i/workers*d.Workers + i%workers - d.First
 }
 
 type (
@@ -139,11 +169,14 @@ type patience struct {
 	tick     time.Duration // between two tallies of a worker
 	desert   time.Duration // without any connection, until the run is over
 	tail     time.Duration // how old a broadcast must be to be missed by whoever has not got it
+	word     time.Duration // between two words of an agent, and of its coordinator
+	silence  time.Duration // of an agent until it is dead, and of its coordinator
 }
 
 var patient = patience{
 	join: 30 * time.Second, quiet: 20 * time.Second, audit: time.Minute, farewell: 5 * time.Second,
 	lobby: time.Second, tick: 200 * time.Millisecond, tail: 5 * time.Second, desert: 15 * time.Second,
+	word: time.Second, silence: 5 * time.Second,
 }
 
 // of is the patience with so many players: what each of them costs is waited for, and counting them all at each
@@ -174,11 +207,13 @@ func (p Plan) withDefaults() Plan {
 	if p.Settle == 0 {
 		p.Settle = 3 * time.Second
 	}
-	if p.Workers == 0 {
+	if p.Workers == 0 && p.Agents == nil {
 		// The other half is for the server, which usually runs on the same host.
 		p.Workers = max(1, runtime.GOMAXPROCS(0)/2)
 	}
-	p.Workers = min(p.Workers, max(1, p.Users))
+	if p.Agents == nil && p.deal.Workers == 0 {
+		p.Workers = min(p.Workers, max(1, p.Users))
+	}
 	if p.patience == (patience{}) {
 		p.patience = patient.of(p.Users)
 	}
@@ -204,6 +239,8 @@ func (p *Plan) check() error {
 		return errors.New("some addresses to connect from or to are IPv4, others IPv6")
 	case p.Workers < 0:
 		return fmt.Errorf("%d workers", p.Workers)
+	case p.Agents != nil && (p.Tokens != nil || p.Reconnect || p.Sources != nil):
+		return errors.New("players of agents are guests, and connect from what each agent was given: name no tokens and no addresses")
 	case p.Depart < 0 || p.Churn < 0:
 		return errors.New("a rate is below zero")
 	case p.Browse[0] < 0 || p.Browse[1] < p.Browse[0]:
@@ -380,6 +417,9 @@ func source(i int) [4]byte {
 	return [4]byte{127, byte(host >> 16), byte(host >> 8), byte(host)}
 }
 
+// here says whether all addresses are this host's own.
+func (t *target) here() bool { return checkSources(t.addresses) == nil }
+
 // checkPorts refuses a run that would end without a free local port: each source has all of them to each address of the target. Where the
 // kernel chooses the source there is only one.
 func (p *Plan) checkPorts(t *target) error {
@@ -391,7 +431,7 @@ func (p *Plan) checkPorts(t *target) error {
 	if n, _ := fmt.Sscan(string(text), &low, &high); n != 2 {
 		return nil
 	}
-	return enoughPorts(p.Users, max(1, len(p.Sources)), len(t.addresses), high-low+1)
+	return enoughPorts(p.deal.users(p.Users, p.Workers), max(1, len(p.Sources)), len(t.addresses), high-low+1)
 }
 
 func enoughPorts(users, sources, doors, ports int) error {

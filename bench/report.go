@@ -15,8 +15,6 @@ import (
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
-	"golang.org/x/sys/unix"
-
 	"tote/server/bench/limit"
 	"tote/server/bench/model"
 	"tote/server/proto"
@@ -34,6 +32,8 @@ type Report struct {
 	Timeline    []Moment      `json:"timeline"`          // a second each
 	Server      *Use          `json:"server,omitempty"`  // nil where no process was named
 	Generator   Generator     `json:"generator"`
+	Agents      []AgentPart   `json:"agents,omitempty"`  // where they have played, and not this process
+	Clocks      *Clocks       `json:"clocks,omitempty"`  // where there are agents
 	Watched     *Watched      `json:"watched,omitempty"` // nil where there was not the time for it
 	Looks       []Look        `json:"looks"`             // a second each
 	Meters      *Metered      `json:"meters,omitempty"`
@@ -199,6 +199,34 @@ type (
 		Bottleneck  bool    `json:"bottleneck"`      // it was busy or late: what it measured is its own doing
 		TurnMax     int64   `json:"longest_turn_us"` // of a loop
 	}
+	// AgentPart is an agent's part in a run.
+	AgentPart struct {
+		Address string  `json:"address"`
+		Host    string  `json:"host"`
+		Kernel  string  `json:"kernel"`
+		CPUs    int     `json:"cpus"`
+		Workers int     `json:"workers"`
+		Users   int     `json:"users"`
+		Share   float64 `json:"share"` // of all users
+		Frames  uint64  `json:"frames"`
+		// ClockAhead is its clock minus the coordinator's, by the best exchange; ClockError the most that this was wrong by during the run.
+		ClockAhead float64 `json:"clock_ahead_us"`
+		ClockError float64 `json:"clock_error_us"`
+		Cores      float64 `json:"cores"`
+		Busy       float64 `json:"busy"`               // as of Generator
+		SendLag    int64   `json:"send_lag_p99_us"`    //
+		ReceiveLag int64   `json:"receive_lag_p99_us"` //
+		Bottleneck bool    `json:"bottleneck"`         //
+		Died       string  `json:"died,omitempty"`     // how it was noticed; empty: it did not
+		DiedAt     float64 `json:"died_at_s,omitempty"`
+	}
+	// Clocks say how far times that begin on one host and end on another may be wrong; times are corrected by the offsets.
+	Clocks struct {
+		ServerAhead float64 `json:"server_ahead_us"` // of the coordinator's
+		ServerError float64 `json:"server_error_us"`
+		Published   float64 `json:"published_error_us"` // of odds and other broadcasts, from publish time to reading
+		Spread      float64 `json:"spread_error_us"`    // of the delivery spread over all agents
+	}
 	// Check is a promise of the protocol, and how often it was kept.
 	Check struct {
 		Promise string `json:"promise"`
@@ -211,7 +239,8 @@ type (
 // report makes the report of a run that has ended.
 func (r *run) report() *Report {
 	res, played := r.results, r.playTo.at-r.playFrom.at
-	res.finish(r.tails, r.parted-r.plan.patience.tail, r.audited, r.plan.Alone)
+	dead := slices.ContainsFunc(r.remotes, func(a *remote) bool { return a.died != "" })
+	res.finish(r.tails, r.parted-r.plan.patience.tail, r.audited, r.plan.Alone, dead)
 	report := &Report{
 		Conditions: r.conditions(played),
 		Connections: Connections{
@@ -250,6 +279,12 @@ func (r *run) report() *Report {
 	}
 	if len(r.plan.Server) > 0 {
 		report.Server = r.use(played, report)
+	}
+	if r.watch.elsewhere {
+		report.seeFrom(r.watch.looks, r.joined)
+	}
+	if r.remotes != nil {
+		report.Agents, report.Clocks = r.parts(), r.clocks()
 	}
 	for i := range res.classes {
 		report.Classes = append(report.Classes, Class{
@@ -290,10 +325,7 @@ func (r *run) conditions(played time.Duration) Conditions {
 			}
 		}
 	}
-	var kernel unix.Utsname
-	if unix.Uname(&kernel) == nil {
-		c.Kernel = unix.ByteSliceToString(kernel.Sysname[:]) + " " + unix.ByteSliceToString(kernel.Release[:])
-	}
+	c.Kernel = kernelName()
 	for _, key := range SettingNames {
 		if value, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(key, ".", "/")); err == nil {
 			c.Settings[key] = strings.Join(strings.Fields(string(value)), " ")
@@ -310,6 +342,8 @@ func (r *run) unfinished() string {
 	switch {
 	case r.stopped:
 		return ""
+	case r.bereft():
+		return "all agents died"
 	case r.deserted:
 		return "all connections were lost"
 	case !r.audited:
@@ -379,6 +413,35 @@ func (r *run) use(played time.Duration, report *Report) *Use {
 	return u
 }
 
+// seeFrom fills in what a server on another host says of itself, by the metrics that were read each second.
+func (r *Report) seeFrom(looks []Look, joined int) {
+	if len(looks) == 0 || r.Watched == nil || looks[0].CPU == 0 {
+		return
+	}
+	near := func(at float64) (l Look) {
+		for i := range looks {
+			if looks[i].CPU > 0 && looks[i].At <= at+watchEvery.Seconds() {
+				l = looks[i]
+			}
+		}
+		return l
+	}
+	from, to := r.Conditions.PlayedFrom, r.Conditions.PlayedFrom+r.Conditions.Played
+	u := &Use{Cores: r.Watched.Cores, CPU: near(to).CPU - near(from).CPU, RSSBefore: looks[0].RSS, RSSJoined: near(from).RSS,
+		RSSEarly: near(from + min(60, r.Conditions.Played/2)).RSS, RSSLate: near(to).RSS}
+	if frames := r.Delivered.FrameRate * r.Conditions.Played; frames > 0 {
+		u.CPUPerFrame = u.CPU * 1e6 / frames
+	}
+	if joined > 0 {
+		u.RSSPerConn = (float64(u.RSSJoined) - float64(u.RSSBefore)) / float64(joined)
+	}
+	r.Server = u
+	for i := range r.Timeline {
+		l := near(r.Timeline[i].At)
+		r.Timeline[i].ServerCPU, r.Timeline[i].RSS = l.CPU, l.RSS
+	}
+}
+
 // median of a number over the samples from one time to another.
 func (p *process) median(from, to time.Duration, of func(sample) uint64) uint64 {
 	var values []uint64
@@ -404,17 +467,38 @@ const (
 	lagPart = 4    // a lag of one part in four of what it distorts matters
 )
 
+// late says whether a lag explains a part of what it distorts.
+func late(lag int64, distorted ...int64) bool {
+	return lag > lagMax && lag*lagPart > slices.Max(distorted)
+}
+
 func (r *Report) warn() {
 	add := func(format string, args ...any) { r.Warnings = append(r.Warnings, fmt.Sprintf(format, args...)) }
+	// Each agent for itself: one that is late is a bottleneck however many there are beside it.
+	for i := range r.Agents {
+		a := &r.Agents[i]
+		sends, reads := late(a.SendLag, r.Latency.Receipt.P99, r.Latency.Reply.P99), late(a.ReceiveLag, r.Latency.Odds.P99, r.Latency.Reply.P99)
+		if a.Busy > busyMax || sends || reads {
+			a.Bottleneck, r.Generator.Bottleneck = true, true
+			add("agent %s was a bottleneck: its loops were busy %.0f %% of the time, 1 %% of its stakes went out %s ms late or more, 1 %% of its reads came %s ms late or more; "+
+				"give it more workers (--workers), or the run more agents", a.Address, 100*a.Busy, milliseconds(a.SendLag), milliseconds(a.ReceiveLag))
+		}
+	}
+	for _, f := range r.Faults {
+		if slices.Contains(ownShortages, strings.TrimPrefix(f.Kind, "connect: ")) {
+			r.Generator.Bottleneck = true
+			add("the generator was the bottleneck: %s times, %s", grouped(f.Count), strings.TrimPrefix(f.Kind, "connect: "))
+		}
+	}
 	if r.Generator.Busy > busyMax {
 		r.Generator.Bottleneck = true
 		add("the generator was the bottleneck: its loops were busy %.0f %% of the time; give it more workers or hosts", 100*r.Generator.Busy)
 	}
-	if lag := r.Latency.SendLag.P99; lag > lagMax && lag*lagPart > max(r.Latency.Receipt.P99, r.Latency.Reply.P99) {
+	if lag := r.Latency.SendLag.P99; late(lag, r.Latency.Receipt.P99, r.Latency.Reply.P99) {
 		r.Generator.Bottleneck = true
 		add("the generator sent late: 1 %% of the stakes by %s ms or more, which the latency of receipts includes", milliseconds(lag))
 	}
-	if lag := r.Latency.ReceiveLag.P99; lag > lagMax && lag*lagPart > max(r.Latency.Odds.P99, r.Latency.Reply.P99) {
+	if lag := r.Latency.ReceiveLag.P99; late(lag, r.Latency.Odds.P99, r.Latency.Reply.P99) {
 		r.Generator.Bottleneck = true
 		add("the generator read late: 1 %% of its reads came %s ms or more after the kernel had the bytes, which all latencies include", milliseconds(lag))
 	}
@@ -437,6 +521,11 @@ func (r *Report) Failed() error {
 	for _, f := range r.Faults {
 		wrong = append(wrong, fmt.Errorf("%s, %d times, first: %s", f.Kind, f.Count, f.Example))
 	}
+	for _, a := range r.Agents {
+		if a.Died != "" {
+			wrong = append(wrong, errors.New(a.obituary()))
+		}
+	}
 	if missing := r.Connections.Planned - r.Connections.Joined; missing > 0 && !r.Stopped {
 		wrong = append(wrong, fmt.Errorf("%d of %d players never got into a game", missing, r.Connections.Planned))
 	}
@@ -444,6 +533,10 @@ func (r *Report) Failed() error {
 		wrong = append(wrong, errors.New(r.Unfinished))
 	}
 	return errors.Join(wrong...)
+}
+
+func (a *AgentPart) obituary() string {
+	return fmt.Sprintf("agent %s died %.1f s after the start, and with it %s users, %.0f %% of the load: %s", a.Address, a.DiedAt, grouped(a.Users), 100*a.Share, a.Died)
 }
 
 // WriteText writes the report for people.
@@ -547,7 +640,19 @@ func (r *Report) WriteText(w io.Writer) {
 		if p := r.Latency.Receipt.P50; p > 0 {
 			fmt.Fprintf(w, "        median receipt: %s\n", ofLimit(float64(p), l.Sync.Wall, "", "a synced append"))
 		}
-		fmt.Fprintf(w, "        generator: %s\n", ofLimit(r.Generator.CPUPerFrame, l.Read.CPU, "a frame", "an epoll and read"))
+		if r.Agents == nil { // or else it was on other machines
+			fmt.Fprintf(w, "        generator: %s\n", ofLimit(r.Generator.CPUPerFrame, l.Read.CPU, "a frame", "an epoll and read"))
+		}
+	}
+	for _, a := range r.Agents {
+		fmt.Fprintf(w, "agent %s (%s, %s, %d CPUs): %s users on %d workers, %s frames, %.2f cores, busy %.0f %%, clock %s ms ahead of ours, ± %s ms\n",
+			a.Address, a.Host, a.Kernel, a.CPUs, grouped(a.Users), a.Workers, grouped(a.Frames), a.Cores, 100*a.Busy,
+			signed(a.ClockAhead), milliseconds(int64(a.ClockError)))
+	}
+	if c := r.Clocks; c != nil {
+		fmt.Fprintf(w, "clocks: the server's %s ms ahead of ours, ± %s ms; with the agents' errors, times from publishing to reading are right to ± %s ms, "+
+			"the delivery spread over all agents to ± %s ms, and times that begin and end with one player by themselves\n",
+			signed(c.ServerAhead), milliseconds(int64(c.ServerError)), milliseconds(int64(c.Published)), milliseconds(int64(c.Spread)))
 	}
 	fmt.Fprintf(w, "generator: %.2f µs CPU per delivered frame (%.2f cores), busy %.0f %%\n\n",
 		r.Generator.CPUPerFrame, r.Generator.Cores, 100*r.Generator.Busy)
@@ -564,6 +669,11 @@ func (r *Report) WriteText(w io.Writer) {
 	}
 	for _, f := range r.Faults {
 		fmt.Fprintf(w, " FAULT  %s, %s times, first: %s\n", f.Kind, grouped(f.Count), f.Example)
+	}
+	for _, a := range r.Agents {
+		if a.Died != "" {
+			fmt.Fprintf(w, "  DIED  %s\n", a.obituary())
+		}
 	}
 	for _, warning := range r.Warnings {
 		fmt.Fprintf(w, "  warn  %s\n", warning)
@@ -663,6 +773,9 @@ func milliseconds(us int64) string {
 	}
 	return fmt.Sprintf("%.0f", float64(us)/1000)
 }
+
+// signed writes microseconds as milliseconds, with a sign.
+func signed(us float64) string { return fmt.Sprintf("%+.2f", us/1000) }
 
 func mebibytes(b uint64) string { return fmt.Sprintf("%.1f MiB", float64(b)/(1<<20)) }
 

@@ -65,14 +65,14 @@ func TestSpreadOverWorkers(t *testing.T) {
 		}
 		r.add(tally, 0)
 	}
-	if part := r.recent[d]; part == nil || part.readers != 4 || part.last-part.first != 32*time.Millisecond {
+	if part := r.deliveries[d]; part == nil || part.readers != 4 || part.last-part.first != 32*time.Millisecond {
 		t.Fatalf("%+v", part)
 	}
 	other := newTally(0, 0)
 	other.deliver(d, 50*time.Millisecond, 98)
 	r.add(other, 60*time.Millisecond+spreadOpen)
-	if len(r.recent) != 0 || r.past[course{game: 1}] != 5 || r.broadcasts != 1 {
-		t.Errorf("after its time: %v, %v, %d", r.recent, r.past, r.broadcasts)
+	if len(r.deliveries) != 0 || r.past[course{game: 1}] != 5 || r.broadcasts != 1 {
+		t.Errorf("after its time: %v, %v, %d", r.deliveries, r.past, r.broadcasts)
 	}
 	if spread := timesOf(r.times[meterSpread]); spread.Count != 1 || spread.Max < 39_900 || spread.Max > 40_100 {
 		t.Errorf("spread %+v", spread)
@@ -92,7 +92,7 @@ func TestTallyIsClearedWhole(t *testing.T) {
 	used.checks[checkSeq].fail("example")
 	used.clear()
 	sum := newResults(0)
-	if news := sum.add(used, 0); len(news) > 0 || sum.frames+sum.stakes.Sent+sum.checks[checkSeq].failed > 0 || len(sum.recent) > 0 || sum.times[meterOdds].TotalCount() > 0 {
+	if news := sum.add(used, 0); len(news) > 0 || sum.frames+sum.stakes.Sent+sum.checks[checkSeq].failed > 0 || len(sum.deliveries) > 0 || sum.times[meterOdds].TotalCount() > 0 {
 		t.Errorf("left: %+v", used)
 	}
 	if used.worker != 3 || used.delivery != nil {

@@ -38,6 +38,8 @@ type Stage struct {
 	Through  []netip.Addr // see Plan
 	Sources  []netip.Addr // see Plan
 	Workers  int          // see Plan
+	Agents   []string     // see Plan
+	Secret   string       // see Plan
 	NoLimits bool         // the machine's limits are not measured
 	Cost     float64      // of the server's host, per hour; 0: unknown
 	Log      *slog.Logger
@@ -56,8 +58,11 @@ const stageCredits = proto.Amount(1_000_000)
 
 // Run plays the scenario. The report is nil where there was no run; why a run was not good is for Report.Failed to say.
 func (s *Scenario) Run(ctx context.Context, on Stage) (report *Report, err error) {
+	if on.Agents != nil && on.Target == "" {
+		return nil, errors.New("agents play on a server that they can reach: name it (--target ws://HOST:PORT, and --admin)")
+	}
 	if on.Target != "" {
-		if on.Server == nil {
+		if t, err := resolve(ctx, on.Target, on.Through); on.Server == nil && err == nil && t.here() {
 			on.Server = listenerPID(on.Target)
 		}
 		return s.play(ctx, &on)
@@ -139,13 +144,14 @@ func (s *Scenario) play(ctx context.Context, on *Stage) (*Report, error) {
 		return nil, err
 	}
 	plan.Target, plan.Through, plan.Sources, plan.Workers, plan.Server = on.Target, on.Through, on.Sources, on.Workers, on.Server
-	plan.Alone = on.Binary != "" && on.Admin != ""
+	plan.Agents, plan.Secret = on.Agents, on.Secret
+	plan.Alone = (on.Binary != "" || on.Agents != nil) && on.Admin != "" // a server that many hosts load is there for them alone
 	plan.Log, plan.Progress, plan.Live, plan.patience = on.Log, on.Progress, on.Live, on.patience
 	if on.Admin != "" {
 		plan.Desk = desk
 	}
 	var limits *limit.Limits
-	if !on.NoLimits {
+	if !on.NoLimits && (on.Agents == nil || on.Server != nil) { // of a machine that has a part in the run
 		if limits, err = limit.Measure(ctx, limit.Config{Sockets: min(s.Users, limitSockets), Dir: on.data}); err != nil {
 			return nil, errors.Join(fmt.Errorf("measure the limits: %w", err), games.close(ctx))
 		}
@@ -155,7 +161,9 @@ func (s *Scenario) play(ctx context.Context, on *Stage) (*Report, error) {
 	}
 	report, err := Run(ctx, plan)
 	if report == nil {
-		return nil, err
+		after, end := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+		defer end()
+		return nil, errors.Join(err, games.close(after))
 	}
 	report.Limits = limits
 	if failed := report.meter(on.Cost); failed != nil {
@@ -189,14 +197,16 @@ func (on *Stage) look(ctx context.Context, s *Scenario) error {
 		return err
 	}
 	defer c.Close()
-	if err := (&Plan{Users: s.Users, Through: on.Through, Sources: on.Sources}).checkPorts(t); err != nil {
-		return err
-	}
-	if err := checkDescriptors(s.Users); err != nil {
-		return err
-	}
-	if err := checkSources(on.Sources); err != nil {
-		return err
+	if on.Agents == nil { // who look at their own hosts
+		if err := (&Plan{Users: s.Users, Through: on.Through, Sources: on.Sources}).checkPorts(t); err != nil {
+			return err
+		}
+		if err := checkDescriptors(s.Users); err != nil {
+			return err
+		}
+		if err := checkSources(on.Sources); err != nil {
+			return err
+		}
 	}
 	hello, err := c.Ask(proto.Request{Type: proto.RequestHello, Guest: "Bench"})
 	if err != nil {
@@ -265,10 +275,15 @@ func metrics(text string) map[string]float64 {
 	return values
 }
 
-// Again is the command that runs the scenario once more, with what was chosen for it.
+// Again is the command that runs the scenario once more, with what was chosen for it, but for secrets.
 func Again(arguments []string) string {
 	var words []string
-	for _, word := range arguments {
+	for i, word := range arguments {
+		if flag, _, ok := strings.Cut(word, "="); ok && slices.Contains(secretFlags, flag) {
+			word = flag + "=…"
+		} else if i > 0 && slices.Contains(secretFlags, arguments[i-1]) {
+			word = "…"
+		}
 		if strings.ContainsAny(word, " \t'\"$*?") || word == "" {
 			word = "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 		}
@@ -276,6 +291,9 @@ func Again(arguments []string) string {
 	}
 	return strings.Join(words, " ")
 }
+
+// secretFlags are followed by what a report must not tell.
+var secretFlags = []string{"--token", "--agent-token"}
 
 // ReadAddresses reads addresses to connect from: single ones, ranges as in 10.0.0.10-10.0.0.250, and networks as in 10.0.1.0/24.
 func ReadAddresses(text []string) ([]netip.Addr, error) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"fmt"
 	"maps"
 	"os"
 	"slices"
@@ -25,10 +26,11 @@ import (
 //
 // Owner: its goroutine, until done is closed.
 type watch struct {
-	pids []int
-	base time.Time
-	desk *control.Client // nil: none
-	done chan struct{}
+	pids      []int
+	base      time.Time
+	desk      *control.Client // nil: none
+	elsewhere bool            // the server is on another host, and only its metrics are to be seen
+	done      chan struct{}
 
 	looks   []Look
 	threads map[int]*Thread
@@ -89,8 +91,8 @@ const (
 )
 
 // startWatch begins; it ends with ctx, and done is closed then.
-func startWatch(ctx context.Context, base time.Time, pids []int, desk *control.Client) *watch {
-	w := &watch{pids: pids, base: base, desk: desk, done: make(chan struct{}), threads: map[int]*Thread{}, page: uint64(os.Getpagesize())}
+func startWatch(ctx context.Context, base time.Time, pids []int, desk *control.Client, elsewhere bool) *watch {
+	w := &watch{pids: pids, base: base, desk: desk, elsewhere: elsewhere, done: make(chan struct{}), threads: map[int]*Thread{}, page: uint64(os.Getpagesize())}
 	go func() {
 		defer close(w.done)
 		every := time.NewTicker(watchEvery)
@@ -110,7 +112,9 @@ func startWatch(ctx context.Context, base time.Time, pids []int, desk *control.C
 func (w *watch) look(ctx context.Context) {
 	l := Look{At: time.Since(w.base).Seconds(), TCP: map[string]uint64{}}
 	w.process(&l)
-	w.host(&l)
+	if !w.elsewhere {
+		w.host(&l)
+	}
 	w.metrics(ctx, &l)
 	w.looks = append(w.looks, l)
 }
@@ -312,8 +316,20 @@ func (w *watch) metrics(ctx context.Context, l *Look) {
 	if err != nil {
 		return
 	}
+	all := metrics(text)
+	if w.elsewhere {
+		l.CPU, l.RSS, l.Files = all["process_cpu_seconds_total"], uint64(all["process_resident_memory_bytes"]), uint64(all["process_open_fds"])
+		l.Sockets, l.Waits = uint64(all[`server_kernel_tcp_sockets{state="established"}`]), uint64(all[`server_kernel_tcp_sockets{state="time_wait"}`])
+		l.Orphans, l.Memory = uint64(all[`server_kernel_tcp_sockets{state="orphaned"}`]), uint64(all["server_kernel_tcp_memory_bytes"])
+		l.NetIn, l.NetOut = uint64(all["server_received_bytes_total"]), uint64(all["server_sent_bytes_total"])
+		for _, name := range tcpCounters {
+			if n, ok := all[fmt.Sprintf("server_kernel_tcp_total{counter=%q}", name)]; ok {
+				l.TCP[name] = uint64(n)
+			}
+		}
+	}
 	l.Metrics = map[string]float64{}
-	for name, value := range metrics(text) {
+	for name, value := range all {
 		name, _, _ = strings.Cut(name, "{")
 		if slices.Contains(watchedMetrics, name) {
 			l.Metrics[name] = max(l.Metrics[name], value)

@@ -4,9 +4,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"math/rand/v2"
 	"net/netip"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -20,16 +20,16 @@ import (
 //
 // Owner of every field below the channels: the goroutine in run.
 type worker struct {
-	orders  chan phase    // from Run; alarm wakes the loop for them
-	tallies chan<- *tally // to Run; never full, see Run
-	spare   <-chan *tally // back from Run
+	orders  chan phase    // from the crew; alarm wakes the loop for them
+	tallies chan<- *tally // to the crew; never full, see crew
+	spare   <-chan *tally // back from it
 
 	plan   *Plan
 	target *target
 	doors  []unix.Sockaddr // of the target
 	number int
-	base   time.Time // of all instants below: they count from the run's start
-	seed   maphash.Seed
+	base   time.Time     // of all instants below: they count from the run's start
+	server *atomic.Int64 // the server's clock at base, in µs, as it is known by now; nil: it has this host's clock
 	dice   *rand.Rand
 
 	poll  int // epoll
@@ -86,10 +86,10 @@ const (
 
 const _ = uint(inSize - 2*inRoom) // the buffer need not grow for ordinary messages
 
-func newWorker(plan *Plan, t *target, number int, base time.Time, seed maphash.Seed, tallies chan<- *tally, spare <-chan *tally) (*worker, error) {
+func newWorker(plan *Plan, t *target, number int, server *atomic.Int64, tallies chan<- *tally, spare <-chan *tally) (*worker, error) {
 	w := &worker{
 		orders: make(chan phase, phaseStop+1), tallies: tallies, spare: spare,
-		plan: plan, target: t, number: number, base: base, seed: seed,
+		plan: plan, target: t, number: number, server: server,
 		dice: rand.New(rand.NewPCG(plan.Seed, ^uint64(number))),
 		poll: unset, alarm: unset, clock: unset, armed: farFuture,
 		games: map[proto.GameID]*game{},
@@ -98,7 +98,7 @@ func newWorker(plan *Plan, t *target, number int, base time.Time, seed maphash.S
 	}
 	w.tally = <-spare
 	w.doors = t.doors()
-	// Players go round: worker w of W has w, w+W, w+2W, …
+	// Players go round: worker w of W, over all hosts, has w, w+W, w+2W, …
 	w.players = make([]player, (plan.Users-number+plan.Workers-1)/plan.Workers)
 	for i := range w.players {
 		w.players[i].init(number+i*plan.Workers, plan)
@@ -148,14 +148,15 @@ func (w *worker) close() {
 	}
 }
 
-// order moves the worker to a phase. Run calls it, once for each phase, hence there is room.
+// order moves the worker to a phase. It is called once for each phase at most, hence there is room.
 func (w *worker) order(p phase) {
 	w.orders <- p
 	unix.Write(w.alarm, binary.NativeEndian.AppendUint64(nil, 1)) // fails only when the alarm rings already
 }
 
 // run turns the loop until phaseStop.
-func (w *worker) run() {
+func (w *worker) run(base time.Time) {
+	w.base = base
 	w.look()
 	for range 100 {
 		w.look()
@@ -178,7 +179,10 @@ func (w *worker) run() {
 			w.serve(event)
 		}
 	}
-	w.tally.tail = w.tail // phaseFarewell came before
+	if w.tail == nil { // no farewell was ordered
+		w.tail = w.sumUp()
+	}
+	w.tally.tail = w.tail
 	w.tally.gauge = w.gauge()
 	w.close()
 	w.tallies <- w.tally
@@ -188,6 +192,9 @@ func (w *worker) run() {
 func (w *worker) look() {
 	t := time.Now()
 	w.now, w.wall = t.Sub(w.base), proto.Time(t.UnixMicro())
+	if w.server != nil {
+		w.wall = proto.Time(w.server.Load() + w.now.Microseconds())
+	}
 }
 
 // obey does what Run has ordered.
@@ -205,7 +212,7 @@ func (w *worker) obey() {
 func (w *worker) enter() {
 	switch w.phase {
 	case phasePlay:
-		if w.plan.StakeRate > 0 {
+		if w.plan.StakeRate > 0 && len(w.players) > 0 {
 			w.stakeAt = w.now
 			w.planStake()
 		}
@@ -497,11 +504,14 @@ func (w *worker) dial(p *player, door unix.Sockaddr) error {
 }
 
 // door is the address that player i connects to.
-func (w *worker) door(i int) unix.Sockaddr { return w.doors[i%len(w.doors)] }
+func (w *worker) door(i int) unix.Sockaddr { return w.doors[w.here(i)%len(w.doors)] }
+
+// here is player i's place among those of this process, from 0.
+func (w *worker) here(i int) int { return w.plan.deal.place(i, w.plan.Workers) }
 
 // source is the address that player i connects from; ok is false where the kernel shall choose.
 func (w *worker) source(i int) (from unix.Sockaddr, ok bool) {
-	turn := i / len(w.doors)
+	turn := w.here(i) / len(w.doors)
 	switch sources := w.plan.Sources; {
 	case sources != nil && sources[turn%len(sources)].Is4():
 		return &unix.SockaddrInet4{Addr: sources[turn%len(sources)].As4()}, true
@@ -527,19 +537,29 @@ func addressOf(a unix.Sockaddr) netip.Addr {
 	return netip.AddrFrom16(a.(*unix.SockaddrInet6).Addr)
 }
 
+// What this host may run short of, with the remedies: then the generator is the bottleneck, and not the server.
+const (
+	shortOfPorts  = "no local port is free, or no such address: widen net.ipv4.ip_local_port_range, or connect from more addresses (--from)"
+	shortOfFiles  = "too many open files; raise the limit (ulimit -n)"
+	shortOfAll    = "too many open files on this host; raise fs.file-max"
+	shortOfMemory = "the kernel is out of socket memory; raise net.ipv4.tcp_mem"
+)
+
+var ownShortages = []string{shortOfPorts, shortOfFiles, shortOfAll, shortOfMemory}
+
 // remedy names an error of the kernel, and what to do about it where the cause is on this host.
 func remedy(err error) string {
 	switch {
 	case errors.Is(err, unix.ECONNREFUSED):
 		return "connection refused; is the server running, is the port right?"
 	case errors.Is(err, unix.EADDRNOTAVAIL):
-		return "no local port is free, or no such address: widen net.ipv4.ip_local_port_range, or connect from more addresses (--from)"
+		return shortOfPorts
 	case errors.Is(err, unix.EMFILE):
-		return "too many open files; raise the limit (ulimit -n)"
+		return shortOfFiles
 	case errors.Is(err, unix.ENFILE):
-		return "too many open files on this host; raise fs.file-max"
+		return shortOfAll
 	case errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
-		return "the kernel is out of socket memory; raise net.ipv4.tcp_mem"
+		return shortOfMemory
 	}
 	return err.Error()
 }

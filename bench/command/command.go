@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,6 +28,7 @@ import (
 type Bench struct {
 	Run       Run       `cmd:"" help:"Play a scenario, on a server that runs or on one of its own, and audit it."`
 	Compare   Compare   `cmd:"" help:"Play a scenario on several servers in turn, ours and others that speak its protocol, and lay them side by side."`
+	Agent     Agent     `cmd:"" help:"Play a share of the users of a run that another host coordinates (bench run --agents)."`
 	Scenarios Scenarios `cmd:"" help:"List the built-in scenarios."`
 	Report    Report    `cmd:"" help:"Lay runs side by side on one page of HTML."`
 	Limit     Limit     `cmd:"" help:"Say what the kernel allows on this machine: a write, a read, a synced append, the codec."`
@@ -56,7 +58,12 @@ type Run struct {
 	Through []string `help:"Addresses of the server's host to connect to, one for each user in turn, instead of the target's: single ones, FIRST-LAST, networks. A server of the run's own listens on all." placeholder:"ADDR"`
 	From    []string `help:"Addresses to connect from: single ones, FIRST-LAST, networks. Without it: one for each user where the target is on loopback." placeholder:"ADDR"`
 	Workers int      `help:"Event loops of the generator; 0: one for every two CPUs."`
-	Serve   []string `help:"One more flag for a server of its own; may be repeated: --serve=--idle=1h." placeholder:"FLAG"`
+
+	Agents         []string `help:"Play on these hosts instead of this one; each runs bench agent. Nobody else may stake in the games that the run opens." placeholder:"HOST:PORT,…"`
+	AgentToken     string   `help:"The agents' secret." env:"SERVER_AGENT_TOKEN" placeholder:"SECRET"`
+	AgentTokenFile string   `type:"existingfile" help:"Read it from this file." placeholder:"FILE"`
+
+	Serve []string `help:"One more flag for a server of its own; may be repeated: --serve=--idle=1h." placeholder:"FLAG"`
 
 	Cost    float64 `help:"Of the server's host per hour, for the meters that weigh it." placeholder:"MONEY"`
 	NoLimit bool    `help:"Do not measure the machine's limits beside the run."`
@@ -129,6 +136,14 @@ func (c *Run) play(ctx context.Context, log *slog.Logger, s *bench.Scenario, suf
 	}
 	on := bench.Stage{Target: c.Target, Admin: c.Admin, Token: c.Token, Binary: binary, Serve: c.Serve, Server: c.PID, Through: through, Sources: from,
 		Workers: c.Workers, Log: log, NoLimits: c.NoLimit, Cost: c.Cost}
+	if on.Agents = c.Agents; on.Agents != nil {
+		if c.From != nil || c.Workers != 0 {
+			return errors.New("--from and --workers are each agent's own: give them to bench agent")
+		}
+		if on.Secret, err = secret(c.AgentToken, c.AgentTokenFile); err != nil {
+			return err
+		}
+	}
 	if on.Target != "" {
 		on.Binary = ""
 		on.Target = withPath(on.Target)
@@ -163,6 +178,48 @@ func adapt(s *bench.Scenario, users int, rate bench.Rate, duration time.Duration
 	s.Duration = cmp.Or(bench.Span(duration), s.Duration)
 	s.Players.Stakes = cmp.Or(stakes, s.Players.Stakes)
 	s.Seed = cmp.Or(seed, s.Seed)
+}
+
+// secret is the one given, or the first line of a file.
+func secret(given, file string) (string, error) {
+	if file == "" {
+		return given, nil
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	if line = strings.TrimSpace(line); line == "" {
+		return "", fmt.Errorf("%s has no secret in its first line", file)
+	}
+	return line, nil
+}
+
+// Agent is `server bench agent`.
+type Agent struct {
+	Listen    string   `default:"127.0.0.1:9100" help:"Where coordinators call." placeholder:"ADDR"`
+	Token     string   `help:"Secret that coordinators must have; needed on all but loopback. Others see a command line: prefer the environment, or a file." env:"SERVER_AGENT_TOKEN" placeholder:"SECRET"`
+	TokenFile string   `type:"existingfile" help:"Read it from this file." placeholder:"FILE"`
+	From      []string `help:"Addresses to connect from: single ones, FIRST-LAST, networks. Without it: what the kernel chooses, or one for each user where the target is on loopback." placeholder:"ADDR"`
+	Workers   int      `help:"Event loops; 0: one for each CPU."`
+}
+
+func (c *Agent) Run(ctx context.Context, log *slog.Logger) error {
+	known, err := secret(c.Token, c.TokenFile)
+	if err != nil {
+		return err
+	}
+	from, err := bench.ReadAddresses(c.From)
+	if err != nil {
+		return err
+	}
+	agent := bench.Agent{Secret: known, Sources: from, Workers: c.Workers, Log: log}
+	listener, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return fmt.Errorf("listen for coordinators: %w", err)
+	}
+	return agent.Serve(ctx, listener)
 }
 
 // withPath adds the path that players connect to, where the target has none.
