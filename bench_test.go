@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -20,6 +21,7 @@ import (
 	"github.com/gobwas/ws"
 
 	"tote/server/bench"
+	"tote/server/bench/sheet"
 )
 
 // benched runs `server bench` with these arguments and returns its report, if it wrote one, and what it said.
@@ -338,5 +340,46 @@ func TestBenchReportAndFit(t *testing.T) {
 	}
 	if out, err := exec.Command(binary, "bench", "report", "--clients", json).Output(); err != nil || !bytes.Contains(out, []byte("Share served within a certain time")) {
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// The three servers play the same, each as its own processes, and are laid side by side.
+func TestBenchCompare(t *testing.T) {
+	t.Parallel()
+	ctx, end := context.WithTimeout(t.Context(), 4*time.Minute) // it ends by itself, or else it hangs
+	defer end()
+	page, runs := filepath.Join(t.TempDir(), "page.html"), filepath.Join(t.TempDir(), "runs.json")
+	short := scenario(t, shortGame+"[players]\nthink = [\"50ms\", \"200ms\"]\n")
+	command := exec.CommandContext(ctx, binary, "bench", "compare", "--scenario", short, "--duration", "1500ms", "--rounds", "1", "--html", page, "--json", runs, "--quiet")
+	said, err := command.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, said)
+	}
+	for _, want := range []string{"comparator by ours", "baseline by ours", "CPU per receipt", "memory per connection", "ours: every audit agreed in 1 of 1 runs", "comparator: every audit agreed in 1 of 1 runs"} {
+		if !strings.Contains(string(said), want) {
+			t.Errorf("lacks %q:\n%s", want, said)
+		}
+	}
+	text, err := os.ReadFile(runs)
+	var groups []*sheet.Group
+	if err := errors.Join(err, json.Unmarshal(text, &groups)); err != nil || len(groups) != 3 {
+		t.Fatalf("%d groups, %v", len(groups), err)
+	}
+	for i, processes := range []int{1, 1, 5} { // nginx, its two of WebSockets, Redis, MariaDB
+		g := groups[i]
+		if len(g.Runs) != 1 || len(g.Lost) != 0 {
+			t.Errorf("%s: %d runs, lost %q", g.Name, len(g.Runs), g.Lost)
+			continue
+		}
+		r := g.Runs[0]
+		if r.Stakes.Receipts == 0 || r.Stakes.Payouts == 0 || r.Limits == nil || r.Conditions.Round != 1 || len(r.Server.PIDs) < processes || r.Server.CPU == 0 || r.Server.PSSPerConn == 0 {
+			t.Errorf("%s: %+v, %+v", g.Name, r.Stakes, r.Server)
+		}
+	}
+	if text, err := os.ReadFile(page); err != nil || !strings.Contains(string(text), "Side by side") {
+		t.Errorf("the page: %v", err)
+	}
+	if _, said, err := benched(t, "compare", "--against", "ours,theirs"); err == nil || !strings.Contains(said, `no server "theirs" to compare with: there are ours, comparator, baseline`) {
+		t.Errorf("%v, %s", err, said)
 	}
 }

@@ -21,6 +21,7 @@ up)
 	until test -s $3/addresses.json; do sleep 0.02; done
 	sed 's|.*"admin":"\([^"]*\)".*"listen":"\([^"]*\)".*|{"url":"ws://\2/ws","admin":"http://\1","pids":['$(paste -sd, $3/pids)']}|' $3/addresses.json
 	%[2]s ;;
+audit) kill -0 $(cat $3/pids) ;; # while it is up
 down) kill $(cat $3/pids) && sleep 0.2 ;;
 serve) exec %[1]q "$@" ;;
 esac
@@ -48,7 +49,7 @@ func contest(t *testing.T, rounds int, last string, names ...string) *Contest {
 		v := &Rival{Name: name, Serve: []string{"serve", "--plant", name}}
 		switch name {
 		case "several":
-			v = &Rival{Name: name, Up: []string{"up"}, Down: []string{"down"}}
+			v = &Rival{Name: name, Up: []string{"up"}, Audit: []string{"audit"}, Down: []string{"down"}}
 		case "absent":
 			v.Serve = []string{"absent"}
 		}

@@ -24,6 +24,7 @@ import (
 // or several, with a command that starts them, in the background, and one that ends them:
 //
 //	UP --dir DIR --guest-credits N --json …    writes {"url": "ws://…", "admin": "http://…", "pids": […]}
+//	AUDIT --dir DIR                            looks at what is there, while it is up
 //	DOWN --dir DIR
 type Rival struct {
 	Name  string
@@ -38,7 +39,7 @@ var Rivals = []Rival{
 	// After a storm or a stall, the stakes that are due fall on whoever is back first: that is the plan's doing, not a player's haste.
 	{Name: "ours", Serve: []string{"serve", "--stakes-per-second=0"}, Audit: []string{"audit"}},
 	{Name: "comparator", Serve: []string{"bench", "comparator", "serve"}, Audit: []string{"bench", "comparator", "audit"}},
-	{Name: "baseline", Up: []string{"bench", "baseline", "up"}, Down: []string{"bench", "baseline", "down"}},
+	{Name: "baseline", Up: []string{"bench", "baseline", "up"}, Audit: []string{"bench", "baseline", "audit"}, Down: []string{"bench", "baseline", "down"}},
 }
 
 // FindRival finds one by its name.
@@ -117,9 +118,13 @@ func runs(pid int) bool {
 	return err == nil && !strings.HasPrefix(state, "Z")
 }
 
-// audit looks at what the server has left.
+// audit looks at what the server has in its directory.
 func (v *Rival) audit(binary, data string) error {
-	_, err := command(context.Background(), binary, slices.Concat(v.Audit, []string{"--data", data}))
+	flag := "--data"
+	if v.Up != nil {
+		flag = "--dir"
+	}
+	_, err := command(context.Background(), binary, slices.Concat(v.Audit, []string{flag, data}))
 	return err
 }
 

@@ -103,9 +103,17 @@ func (s *Scenario) Run(ctx context.Context, on Stage) (report *Report, err error
 	if report == nil {
 		return nil, errors.Join(err, server.stop())
 	}
+	audit := func() {
+		if rival.Audit != nil {
+			report.note(auditJournal, rival.audit(on.Binary, data))
+		}
+	}
+	if rival.Up != nil { // a database is asked while it answers
+		audit()
+	}
 	report.note(auditStop, server.stop())
-	if rival.Audit != nil {
-		report.note(auditJournal, rival.audit(on.Binary, data))
+	if rival.Up == nil {
+		audit()
 	}
 	return report, err
 }

@@ -26,15 +26,16 @@ import (
 
 // Bench is the commands.
 type Bench struct {
-	Run       Run       `cmd:"" help:"Play a scenario, on a server that runs or on one of its own, and audit it."`
-	Compare   Compare   `cmd:"" help:"Play a scenario on several servers in turn, ours and others that speak its protocol, and lay them side by side."`
-	Agent     Agent     `cmd:"" help:"Play a share of the users of a run that another host coordinates (bench run --agents)."`
-	Scenarios Scenarios `cmd:"" help:"List the built-in scenarios."`
-	Report    Report    `cmd:"" help:"Lay runs side by side on one page of HTML."`
-	Limit     Limit     `cmd:"" help:"Say what the kernel allows on this machine: a write, a read, a synced append, the codec."`
-	Scale     Scale     `cmd:"" help:"Find the greatest throughput with 1, 2, … cores, loops or shards, and fit models to it."`
-	Fit       Fit       `cmd:"" help:"Fit models of scalability to a table of throughputs."`
-	Baseline  Baseline  `cmd:"" help:"Run the architecture of the thesis, to compare with: nginx, processes for WebSockets, Redis, MariaDB."`
+	Run        Run        `cmd:"" help:"Play a scenario, on a server that runs or on one of its own, and audit it."`
+	Compare    Compare    `cmd:"" help:"Play a scenario on several servers in turn, ours and others that speak its protocol, and lay them side by side."`
+	Agent      Agent      `cmd:"" help:"Play a share of the users of a run that another host coordinates (bench run --agents)."`
+	Scenarios  Scenarios  `cmd:"" help:"List the built-in scenarios."`
+	Report     Report     `cmd:"" help:"Lay runs side by side on one page of HTML."`
+	Limit      Limit      `cmd:"" help:"Say what the kernel allows on this machine: a write, a read, a synced append, the codec."`
+	Scale      Scale      `cmd:"" help:"Find the greatest throughput with 1, 2, … cores, loops or shards, and fit models to it."`
+	Fit        Fit        `cmd:"" help:"Fit models of scalability to a table of throughputs."`
+	Comparator Comparator `cmd:"" help:"Run the server that a good team would build in a week, to compare with."`
+	Baseline   Baseline   `cmd:"" help:"Run the architecture of the thesis, to compare with: nginx, processes for WebSockets, Redis, MariaDB."`
 }
 
 // Run is `server bench run`.
