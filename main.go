@@ -19,6 +19,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -48,6 +49,7 @@ import (
 	"tote/server/store"
 	"tote/server/tuning"
 	"tote/server/tuning/command"
+	"tote/server/tuning/handover"
 	"tote/server/tuning/systemd"
 )
 
@@ -57,10 +59,11 @@ type cli struct {
 	Config kong.ConfigFlag `help:"Read flags from this TOML file." placeholder:"FILE"`
 	Log    slog.Level      `default:"info" help:"Log level: debug, info, warn or error." placeholder:"LEVEL"`
 
-	Serve serve       `cmd:"" help:"Serve games. With --demo: a match that plays in a loop, and simulated players."`
-	Ctl   ctl.Command `cmd:"" help:"Operate a running server."`
-	Top   ctl.Top     `cmd:"" help:"Watch a running server: rates, latencies, the hottest games, the slowest readers, the kernel."`
-	Bench struct {
+	Serve   serve       `cmd:"" help:"Serve games. With --demo: a match that plays in a loop, and simulated players."`
+	Ctl     ctl.Command `cmd:"" help:"Operate a running server."`
+	Upgrade ctl.Upgrade `cmd:"" help:"Have another process take over from a running server, with a new binary: its sockets stay open, its clients are told when to come back."`
+	Top     ctl.Top     `cmd:"" help:"Watch a running server: rates, latencies, the hottest games, the slowest readers, the kernel."`
+	Bench   struct {
 		Smoke smoke `cmd:"" help:"Load a server of its own with many players on one game, and audit it."`
 		benchcommand.Bench
 	} `cmd:"" help:"Measure."`
@@ -192,8 +195,10 @@ func (d durability) String() string {
 
 func now() proto.Time { return proto.Time(time.Now().UnixMicro()) }
 
-// Run serves until ctx ends. Data flows down this function as it does through the packages.
-func (c *serve) Run(ctx context.Context, log *slog.Logger, level *slog.LevelVar) error {
+// Run serves until signals ends, or until another process is to take over. Data flows down this function as it does through the packages.
+func (c *serve) Run(signals context.Context, log *slog.Logger, level *slog.LevelVar) (err error) {
+	ctx, leave := context.WithCancelCause(signals)
+	defer leave(nil)
 	if err := lockMemory(c.LockMemory); err != nil {
 		return err
 	}
@@ -202,6 +207,11 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger, level *slog.LevelVar)
 		return err
 	}
 	defer supervisor.Close()
+	predecessor, err := handover.From(supervisor.File(systemd.Handover))
+	if err != nil {
+		return err
+	}
+	defer func() { predecessor.Failed(err) }()
 	operators := supervisor.Listener(systemd.Operators)
 	if operators != nil {
 		defer operators.Close()
@@ -224,6 +234,9 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger, level *slog.LevelVar)
 		return err
 	}
 	defer endCertificates()
+	if err := predecessor.Introduce(ctx, version(), formats); err != nil {
+		return err
+	}
 	if err := supervisor.Status("replaying the journal"); err != nil {
 		return err
 	}
@@ -235,7 +248,7 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger, level *slog.LevelVar)
 	starting, start := traces.Start(context.Background(), "start")
 	defer start.End()
 	began, commits := time.Now(), new(insight.Commits)
-	kept, replica, err := c.recover(starting, log, commits, traces)
+	kept, replica, err := c.recover(starting, log, commits, traces, supervisor.File(systemd.Lock))
 	if err != nil {
 		return err
 	}
@@ -274,7 +287,7 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger, level *slog.LevelVar)
 		return errors.Join(err, kept.Close())
 	}
 	players, err = engine.New(engine.Config{
-		Listen: c.Listen, Listener: supervisor.Listener(systemd.Players), TLS: certificates.TLS(), TLSListen: c.TLSListen, Loops: c.Loops, Secret: secret, GuestCredits: c.GuestCredits, Page: page.Handler(), Broadcast: c.Broadcast, Log: log, Now: now,
+		Listen: c.Listen, Listener: supervisor.Listener(systemd.Players), TLS: certificates.TLS(), TLSListen: c.TLSListen, TLSListener: supervisor.Listener(systemd.Secured), Loops: c.Loops, Secret: secret, GuestCredits: c.GuestCredits, Page: page.Handler(), Broadcast: c.Broadcast, Log: log, Now: now,
 		Provider: provider, Origins: c.Origin, Proxies: engine.Proxies{Header: c.ProxyHeader, Forwarded: c.ProxyForwarded},
 		Limits: engine.Limits{Connections: c.Connections, PerAddress: c.PerAddress, ConnectRate: c.AddressHandshakes, Handshakes: c.Handshakes,
 			AccountHellos: c.AccountHandshakes, AccountRequests: c.AccountRequests, AccountBytes: c.AccountBytes, AddressRequests: c.AddressRequests, AddressBytes: c.AddressBytes,
@@ -286,7 +299,10 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger, level *slog.LevelVar)
 	}
 	shown := insight.New(insight.Sources{Players: players.Stats, Market: m.Meters, Depths: m.Depths, Overdue: m.Overdue,
 		Journal: func() insight.Journal { return insight.Journal(kept.Stats()) }, Commits: commits, Money: replica.Totals, Certificates: certificates.Stats, Data: c.Data})
-	desk = admin.New(admin.Config{Token: c.AdminToken, Mint: players.Token, Gather: shown, Tracer: traces, Log: log, Level: level,
+	heirs := &succession{supervisor: supervisor, log: log, leave: leave, began: now(),
+		farewell: engine.Farewell{Over: c.Drain, Away: away, Spread: c.Spread}, players: players, operators: operators, lock: kept.Lock}
+	players.Part(heirs.farewell)
+	desk = admin.New(admin.Config{Process: heirs.process, Upgrade: heirs.begin, Token: c.AdminToken, Mint: players.Token, Gather: shown, Tracer: traces, Log: log, Level: level,
 		Present: players.Present, Slowest: players.Slowest, Backup: kept.Backup, Record: c.recordings(kept), Ready: func() error { return context.Cause(ctx) }}, m)
 
 	kept.Start(replica, m.Durable, m.Viewed)
@@ -307,22 +323,26 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger, level *slog.LevelVar)
 	told.Go(func() { emission.Emit(emitting, shown) })
 	defer told.Wait()
 	defer silence()
-	watching := supervise(ctx, log, supervisor, players, m)
 	stopDemo := func() {}
 	if c.Demo {
 		stopDemo = demo(ctx, log, players.Addr(), operators.Addr(), c.AdminToken)
 	}
 
-	players.Part(engine.Farewell{Over: c.Drain, Away: away, Spread: c.Spread})
+	if err := predecessor.Serving(); err != nil {
+		log.Warn("the server that made way does not answer", "error", err)
+	}
+	watching := supervise(ctx, log, supervisor, players, m)
 	asked := make(chan time.Time, 1) // to stop
 	defer context.AfterFunc(ctx, func() { asked <- time.Now() })()
-	err = players.Run(ctx)
-	ended := time.Now()
-	stopped := ended
+	served := make(chan error, 1)
+	go func() { served <- players.Run(ctx) }() // ends when ctx has, and the last client is gone
 	select {
-	case stopped = <-asked:
-	default: // it ended by itself
+	case <-players.Parted():
+	case err = <-served: // it could not even begin
+		leave(err)
+		served <- nil
 	}
+	stopped, ended := <-asked, time.Now()
 	stopping, stop := traces.Start(context.Background(), "stop", trace.WithTimestamp(stopped))
 	defer stop.End()
 	traces.Record(stopping, "drain", stopped, ended)
@@ -338,8 +358,152 @@ func (c *serve) Run(ctx context.Context, log *slog.Logger, level *slog.LevelVar)
 	if live, followed := m.Digest(), replica.Digest(); err == nil && live != followed {
 		err = fmt.Errorf("the market and its journal disagree: digest %x, and %x from the records; keep the data and report this", live, followed)
 	}
+	if err == nil && signals.Err() == nil {
+		err = heirs.hand()
+	}
+	err = errors.Join(err, <-served, heirs.close())
 	log.Info("stopped", "record", replica.Seq(), "error", err)
 	return err
+}
+
+// formats are those of what one process leaves to the next.
+var formats = map[string]int{"the journal": store.FormatVersion, "snapshots": market.SnapshotVersion}
+
+// version is what the binary was built from.
+func version() string {
+	built, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	text := built.Main.Version
+	for _, setting := range built.Settings {
+		if setting.Key == "vcs.revision" && !strings.Contains(text, setting.Value[:min(12, len(setting.Value))]) {
+			text += " " + setting.Value[:min(12, len(setting.Value))]
+		}
+	}
+	return text + " " + built.GoVersion
+}
+
+// errMakesWay is why the server stops when another process takes over.
+var errMakesWay = errors.New("another process takes over")
+
+// succession is how this process makes way for another. Operators begin it, Run ends it when all is stopped.
+type succession struct {
+	supervisor *systemd.Service
+	log        *slog.Logger
+	leave      context.CancelCauseFunc
+	began      proto.Time
+	farewell   engine.Farewell
+	players    *engine.Engine
+	operators  net.Listener
+	lock       func() (*os.File, error)
+
+	mu     sync.Mutex
+	estate *handover.Estate    // what is handed over; nil: nothing yet
+	heir   *handover.Successor // who waits for it; nil: nobody
+}
+
+func (s *succession) process() control.Process {
+	return control.Process{PID: os.Getpid(), Version: version(), Began: s.began}
+}
+
+// begin starts a successor, and has this process make way for it when it waits to take over.
+func (s *succession) begin(ctx context.Context, order *control.Upgrade) (control.Process, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.heir != nil {
+		return control.Process{}, fmt.Errorf("process %d is about to take over already", s.heir.PID)
+	}
+	binary := order.Binary
+	if binary == "" {
+		var err error
+		if binary, err = os.Executable(); err != nil {
+			return control.Process{}, fmt.Errorf("find the server's own binary: %w", err)
+		}
+	}
+	if s.estate == nil {
+		estate, err := s.will()
+		if err != nil {
+			return control.Process{}, err
+		}
+		s.estate = estate
+	}
+	heir, err := s.estate.Start(ctx, binary)
+	if err != nil {
+		s.log.Error("no other process takes over", "binary", binary, "error", err)
+		return control.Process{}, err
+	}
+	s.log.Info("another process takes over when all clients have been told", "process", heir.PID, "version", heir.Version, "binary", binary)
+	how := s.farewell
+	how.Over, how.Spread = cmp.Or(time.Duration(order.Drain)*time.Microsecond, how.Over), cmp.Or(time.Duration(order.Spread)*time.Microsecond, how.Spread)
+	s.players.Part(how)
+	s.heir = heir
+	s.leave(errMakesWay)
+	return control.Process{PID: heir.PID, Version: heir.Version, Began: now()}, nil
+}
+
+// will is what there is to be handed over.
+func (s *succession) will() (*handover.Estate, error) {
+	e := &handover.Estate{Service: s.supervisor, Formats: formats, Files: map[string]*os.File{}}
+	players, secured, err := s.players.Sockets()
+	if err != nil {
+		return nil, err
+	}
+	e.Files[systemd.Players] = players
+	if secured != nil {
+		e.Files[systemd.Secured] = secured
+	}
+	if tcp, ok := s.operators.(*net.TCPListener); ok {
+		e.Files[systemd.Operators], err = tcp.File()
+	}
+	if err == nil {
+		e.Files[systemd.Lock], err = s.lock()
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("pass the sockets and the lock on: %w", err), e.Close())
+	}
+	return e, nil
+}
+
+// hand hands over to the successor, if there is one, when everything is closed. If that one fails, this binary gets a second life.
+func (s *succession) hand() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.heir == nil {
+		return nil
+	}
+	feeding, fed := context.WithCancel(context.Background())
+	defer fed()
+	go s.supervisor.Feed(feeding, s.log) // ends with this function
+	began := time.Now()
+	err := s.heir.GiveWay()
+	if err != nil {
+		s.log.Error("the successor has failed; this binary takes over again", "error", err)
+		if s.heir, err = s.estate.Start(feeding, handover.Self); err == nil {
+			err = s.heir.GiveWay()
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("hand over: %w", err)
+	}
+	s.log.Info("another process serves", "process", s.heir.PID, "after", time.Since(began))
+	err = errors.Join(s.supervisor.Succeeded(s.heir.PID), s.heir.Leave())
+	s.heir = nil
+	return err
+}
+
+// close gives up what is left. A successor that waits in vain ends.
+func (s *succession) close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.estate == nil {
+		return nil
+	}
+	var err error
+	if s.heir != nil {
+		err = s.heir.Dismiss()
+	}
+	return errors.Join(err, s.estate.Close())
 }
 
 // provider opens the keys of who else signs tokens, and keeps them fresh until the returned function is called.
@@ -394,16 +558,20 @@ func supervise(ctx context.Context, log *slog.Logger, supervisor *systemd.Servic
 			return map[string][]uint64{"loop": players.Progress(), "shard": m.Progress()}
 		})
 		<-ctx.Done()
+		if errors.Is(context.Cause(ctx), errMakesWay) {
+			tell(supervisor.Status("another process takes over"))
+			return
+		}
 		tell(supervisor.Stopping())
 	})
 	return &watching
 }
 
 // recover opens the store and rebuilds the market from it.
-func (c *serve) recover(ctx context.Context, log *slog.Logger, commits *insight.Commits, traces *insight.Traces) (*store.Store, *market.Replica, error) {
+func (c *serve) recover(ctx context.Context, log *slog.Logger, commits *insight.Commits, traces *insight.Traces, lock *os.File) (*store.Store, *market.Replica, error) {
 	_, span := traces.Start(ctx, "recover")
 	defer span.End()
-	kept, err := store.Open(c.Data, store.Options{Interval: c.Durability.interval, SnapshotEvery: c.SnapshotAt, ForgetHistory: c.ForgetHistory, Log: log, Committed: commits.Add, Snapshotted: traces.Snapshotted, Fatal: func(err error) {
+	kept, err := store.Open(c.Data, store.Options{Lock: lock, Interval: c.Durability.interval, SnapshotEvery: c.SnapshotAt, ForgetHistory: c.ForgetHistory, Log: log, Committed: commits.Add, Snapshotted: traces.Snapshotted, Fatal: func(err error) {
 		log.Error("the journal failed; memory is ahead of the disk, so the server stops here", "error", err)
 		os.Exit(2)
 	}})

@@ -105,14 +105,38 @@ func (c *Client) Receive() (proto.Message, error) {
 
 func (c *Client) receive() (proto.Message, error) {
 	c.conn.SetDeadline(time.Now().Add(c.Patience))
-	text, opcode, err := wsutil.ReadServerData(c.rw) // answers pings and close frames
-	switch {
-	case err != nil:
-		return nil, err
-	case opcode != ws.OpText:
-		return nil, fmt.Errorf("a message of opcode %d", opcode)
+	for assembly := (assembly{}); ; {
+		f, err := ws.ReadFrame(c.rw)
+		if err != nil {
+			return nil, err
+		}
+		switch f.Header.OpCode {
+		case ws.OpPing:
+			err = ws.WriteFrame(c.conn, ws.MaskFrame(ws.NewPongFrame(f.Payload)))
+		case ws.OpPong:
+		case ws.OpClose: // also with a code younger than RFC 6455, as 1012 is
+			code, reason, wrong := readClose(f.Payload)
+			ended := wsutil.ClosedError{Code: ws.StatusCode(code), Reason: reason}
+			if wrong == nil {
+				wrong = ended
+			}
+			_ = ws.WriteFrame(c.conn, ws.MaskFrame(ws.NewCloseFrame(f.Payload[:min(len(f.Payload), 2)])))
+			return nil, wrong
+		default:
+			opcode, text, whole, wrong := assembly.add(frame{final: f.Header.Fin, opcode: f.Header.OpCode, payload: f.Payload})
+			switch {
+			case wrong != nil:
+				err = wrong
+			case whole && opcode != ws.OpText:
+				return nil, fmt.Errorf("a message of opcode %d", opcode)
+			case whole:
+				return proto.ReadMessage(text)
+			}
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
-	return proto.ReadMessage(text)
 }
 
 // Ask sends a request and returns its reply, which may be a *proto.Refused. Messages that come before are

@@ -254,9 +254,27 @@ func (a *acceptor) close() error {
 	if a.closed {
 		return nil
 	}
+	var err error
+	if a.on != nil && !a.paused { // closing takes it from the poller only where no other process has it too
+		err = a.on.poller.Delete(a.fd)
+	}
 	a.closed, a.on, a.paused = true, nil, false
 	a.spare.drop()
-	return os.NewSyscallError("close", unix.Close(a.fd)) // takes it from the poller as well
+	return errors.Join(err, os.NewSyscallError("close", unix.Close(a.fd)))
+}
+
+// duplicate is one more descriptor of the socket, the caller's.
+func (a *acceptor) duplicate() (*os.File, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return nil, net.ErrClosed
+	}
+	fd, err := unix.FcntlInt(uintptr(a.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	return os.NewFile(uintptr(fd), a.addr.String()), nil
 }
 
 // spare is a descriptor kept for the moment when there is none: with it a newcomer is accepted and told to come

@@ -48,6 +48,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"os"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -238,6 +239,18 @@ func (e *Engine) stopLoops() error {
 
 // Addr is where the engine listens.
 func (e *Engine) Addr() net.Addr { return e.acceptors[0].addr }
+
+// Sockets are duplicates of the listening sockets, for a process that is to take over; secured is nil where there is none. They are the
+// caller's.
+func (e *Engine) Sockets() (plain, secured *os.File, err error) {
+	if plain, err = e.acceptors[0].duplicate(); err == nil && len(e.acceptors) > 1 {
+		secured, err = e.acceptors[1].duplicate()
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("duplicate a listening socket: %w", err)
+	}
+	return plain, secured, nil
+}
 
 // TLSAddr is where it listens for TLS; nil: nowhere.
 func (e *Engine) TLSAddr() net.Addr {

@@ -19,10 +19,13 @@ import (
 //
 //	"tote" version 6 │ seq, last game, house, deposits, withdrawals, accounts, games, last circle, circles, entries │
 //	head of the hash chain │ {length, account, ledger}… │ {length, game, ladder}… │ {length, circle}…
+//
+// SnapshotVersion is the format of snapshots: a market reads its own and no other.
+const SnapshotVersion = 6
+
 const (
-	snapshotMagic   = "tote"
-	snapshotVersion = 6
-	objectMax       = 1 << 30 // bytes of one account or game; more is a broken snapshot
+	snapshotMagic = "tote"
+	objectMax     = 1 << 30 // bytes of one account or game; more is a broken snapshot
 )
 
 var errSnapshotShort = errors.New("the snapshot ends too early")
@@ -375,7 +378,7 @@ func (b *book) digest() uint64 {
 
 // Snapshot writes the book as of the last applied record.
 func (r *Replica) Snapshot(w io.Writer) error {
-	e := encoder{b: append([]byte(snapshotMagic), snapshotVersion)}
+	e := encoder{b: append([]byte(snapshotMagic), SnapshotVersion)}
 	e.uint(uint64(r.seq))
 	e.uint(uint64(r.lastGame))
 	e.money(r.house)
@@ -481,7 +484,7 @@ func (r *Replica) restore(from byteReader) error {
 	if _, err := io.ReadFull(from, head); err != nil {
 		return fmt.Errorf("read its head: %w", err)
 	}
-	if string(head[:len(snapshotMagic)]) != snapshotMagic || head[len(snapshotMagic)] != snapshotVersion {
+	if string(head[:len(snapshotMagic)]) != snapshotMagic || head[len(snapshotMagic)] != SnapshotVersion {
 		return fmt.Errorf("it begins with %q; was it written by another version of the server?", head)
 	}
 	var fields [10]uint64

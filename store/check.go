@@ -38,6 +38,11 @@ func Check(dir string, each func(seq uint64, record []byte) error) (CheckReport,
 	if _, err := os.Stat(path); err != nil {
 		return r, fmt.Errorf("check: %w", err)
 	}
+	release, err := holdLock(dir)
+	if err != nil {
+		return r, fmt.Errorf("check: %w", err)
+	}
+	defer release()
 	db, err := openBolt(path, true)
 	if err != nil {
 		return r, fmt.Errorf("check: %w", err)

@@ -52,6 +52,10 @@ type Options struct {
 	// ForgetHistory starts though the views do not reach as far as the snapshot: the history between is lost.
 	ForgetHistory bool
 
+	// Lock is the directory's lock, from Store.Lock of the process that has closed it for us; it is the store's from now on. Nil means
+	// that Open takes it.
+	Lock *os.File
+
 	Log *slog.Logger // nil means slog.Default()
 
 	// Committed is called after each transaction, on the committer goroutine: how long it took, its sync included, and how many
@@ -73,6 +77,7 @@ type Store struct {
 	dir  string
 	opts Options
 	db   *bolt.DB
+	lock *os.File // of the directory
 
 	views *Views // Put is the follower's, reading is everybody's
 
@@ -127,13 +132,14 @@ var (
 	bucketSnapshots = []byte("snapshots") // sequence number, u64 BE | chunk number, u32 BE -> chunk
 	bucketSecrets   = []byte("secrets")   // name -> random bytes
 
-	keyFormat   = []byte("format")   // in meta: u32 BE, formatVersion
+	keyFormat   = []byte("format")   // in meta: u32 BE, FormatVersion
 	keySnapshot = []byte("snapshot") // in meta: mark of the current snapshot
 )
 
-const (
-	formatVersion = 1
+// FormatVersion is the format of a store's files: a server reads its own and no other.
+const FormatVersion = 1
 
+const (
 	// A server that is just stopping gives the lock up within its last
 	// snapshot; a person at a terminal should not wait much longer than this.
 	lockTimeout = time.Second
@@ -174,6 +180,20 @@ func Open(dir string, o Options) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make store directory: %w", err)
 	}
+	lock, err := takeLock(dir, o.Lock)
+	if err != nil {
+		return nil, err
+	}
+	s, err := open(dir, o)
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	s.lock = lock
+	return s, nil
+}
+
+// open opens what the lock is for.
+func open(dir string, o Options) (*Store, error) {
 	path := filepath.Join(dir, dbName)
 	preRead(path)
 	db, err := openDB(path)
@@ -292,7 +312,7 @@ func (s *Store) prepare() error {
 				return err
 			}
 		}
-		return tx.Bucket(bucketMeta).Put(keyFormat, binary.BigEndian.AppendUint32(nil, formatVersion))
+		return tx.Bucket(bucketMeta).Put(keyFormat, binary.BigEndian.AppendUint32(nil, FormatVersion))
 	})
 	if err != nil {
 		return fmt.Errorf("make buckets: %w", err)
@@ -312,8 +332,8 @@ func checkFormat(tx *bolt.Tx) error {
 	if meta == nil || len(meta.Get(keyFormat)) != 4 {
 		return errors.New("this is not a store of ours")
 	}
-	if v := binary.BigEndian.Uint32(meta.Get(keyFormat)); v != formatVersion {
-		return fmt.Errorf("the store has format %d; this server reads format %d", v, formatVersion)
+	if v := binary.BigEndian.Uint32(meta.Get(keyFormat)); v != FormatVersion {
+		return fmt.Errorf("the store has format %d; this server reads format %d", v, FormatVersion)
 	}
 	return nil
 }
@@ -415,6 +435,9 @@ func (s *Store) Close() error {
 		}
 		if err := s.views.db.Close(); err != nil {
 			s.closeErr = errors.Join(s.closeErr, fmt.Errorf("close %s: %w", viewsName, err))
+		}
+		if err := s.lock.Close(); err != nil {
+			s.closeErr = errors.Join(s.closeErr, fmt.Errorf("close %s: %w", lockName, err))
 		}
 	})
 	return s.closeErr

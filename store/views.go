@@ -86,7 +86,7 @@ func openViews(dir string, readOnly bool) (v *Views, err error) {
 		if meta == nil {
 			return nil // new
 		}
-		if format := meta.Get(keyFormat); len(format) != 4 || binary.BigEndian.Uint32(format) != formatVersion {
+		if format := meta.Get(keyFormat); len(format) != 4 || binary.BigEndian.Uint32(format) != FormatVersion {
 			return errors.New(viewsName + " is of another version of the server")
 		}
 		at := meta.Get(keyPosition)
@@ -141,7 +141,7 @@ func (v *Views) belong(identity []byte, snapshot, end uint64, forget bool) error
 		if err != nil {
 			return err
 		}
-		return errors.Join(meta.Put(keyFormat, binary.BigEndian.AppendUint32(nil, formatVersion)), meta.Put(keyStore, identity),
+		return errors.Join(meta.Put(keyFormat, binary.BigEndian.AppendUint32(nil, FormatVersion)), meta.Put(keyStore, identity),
 			meta.Put(keyPosition, journalKey(v.position)))
 	})
 	if err != nil {

@@ -49,6 +49,8 @@ type Config struct {
 	Mint    func(proto.AccountID) string // makes a player's token; nil: accounts are opened without
 	Present func(proto.GameID) int       // counts the connections in a game; nil: not counted
 	Slowest func() []control.Consumer    // names the slowest consumers; nil: nobody does
+	Process func() control.Process       // says which process this is; nil: GET /v1/process is not there
+	Upgrade Upgrade                      // has another process take over; nil: POST /v1/upgrade is not there
 	Ready   func() error                 // says why the server is not ready; nil: it is
 	Backup  Backup                       // copies the store; nil: there is none
 	Record  Record                       // writes a game's recording; nil: nothing is recorded
@@ -61,6 +63,9 @@ type Config struct {
 
 // Record writes the recording of a game, up to the last record that is durable. Its error is market.ErrNotRecorded where there is none.
 type Record func(ctx context.Context, g proto.GameID, to io.Writer) error
+
+// Upgrade starts a process that is to take over, and returns when it waits for that.
+type Upgrade func(ctx context.Context, order *control.Upgrade) (control.Process, error)
 
 const (
 	timeoutDefault = 5 * time.Second
@@ -167,6 +172,12 @@ func (d *Desk) routes() http.Handler {
 	mux.HandleFunc("GET "+control.PathConsumers, d.showConsumers)
 	mux.HandleFunc("GET "+control.PathLog, d.showLog)
 	mux.HandleFunc("PUT "+control.PathLog, d.setLog)
+	if d.config.Process != nil {
+		mux.HandleFunc("GET "+control.PathProcess, d.showProcess)
+	}
+	if d.config.Upgrade != nil {
+		mux.HandleFunc("POST "+control.PathUpgrade, d.upgrade)
+	}
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)

@@ -33,6 +33,8 @@
 //	GET  /v1/consumers                                    Consumers
 //	GET  /log                                             Logging
 //	PUT  /log                            Logging          Logging
+//	GET  /v1/process                                      Process
+//	POST /v1/upgrade                     Upgrade          Process: the one that takes over
 //
 // A server that listens beyond the host's loopback wants its bearer token with everything but /healthz and /readyz:
 //
@@ -81,6 +83,8 @@ const (
 	PathBackup        = "/v1/backup"
 	PathConsumers     = "/v1/consumers"
 	PathLog           = "/log"
+	PathProcess       = "/v1/process"
+	PathUpgrade       = "/v1/upgrade"
 )
 
 // answerMax bounds what the client reads of an answer: a game of proto.PoolsMax pools is below it.

@@ -1,5 +1,6 @@
 // Package systemd is how the server and systemd speak: what is said (ready, alive, stopping; sd_notify(3)), what is inherited
-// (sockets; sd_listen_fds(3)), and the units that ask for it. Where nobody listens, all of it does nothing.
+// (sockets; sd_listen_fds(3)), and the units that ask for it. Where nobody listens, all of it does nothing. A process that makes way for
+// another passes on what it has inherited in the same way (Pass).
 //
 // It is not a client of systemd's bus, and knows nothing of what the server does.
 package systemd
@@ -19,10 +20,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Names of the sockets that the units open, FileDescriptorName= there.
+// Names of what is passed: the sockets that units open, FileDescriptorName= there, and what only a process passes that makes way for
+// another.
 const (
 	Players   = "players"
+	Secured   = "secured" // for players, over TLS
 	Operators = "operators"
+
+	Lock     = "lock"     // of the data
+	Handover = "handover" // to speak with the one that makes way
+)
+
+var (
+	socketNames = []string{Players, Secured, Operators}
+	fileNames   = []string{Lock, Handover}
 )
 
 // firstSocket is the number of the first descriptor passed (SD_LISTEN_FDS_START).
@@ -37,11 +48,12 @@ type Service struct {
 	notify    string // address of the socket to speak to; "": nobody listens
 	watchdog  time.Duration
 	listeners map[string]net.Listener
+	files     map[string]*os.File
 }
 
 // Inherit takes what systemd has passed, and takes it out of the environment, so that nobody started by us takes it for theirs.
 func Inherit() (*Service, error) {
-	s := &Service{notify: os.Getenv("NOTIFY_SOCKET"), listeners: map[string]net.Listener{}}
+	s := &Service{notify: os.Getenv("NOTIFY_SOCKET"), listeners: map[string]net.Listener{}, files: map[string]*os.File{}}
 	if micros := os.Getenv("WATCHDOG_USEC"); micros != "" && isForUs("WATCHDOG_PID") {
 		n, err := strconv.ParseInt(micros, 10, 64)
 		s.watchdog = time.Duration(n) * time.Microsecond
@@ -78,16 +90,20 @@ func (s *Service) inheritSockets(n int, names []string) error {
 		if i < len(names) {
 			name = names[i]
 		}
-		if !slices.Contains([]string{Players, Operators}, name) || s.listeners[name] != nil {
-			return fmt.Errorf("inherit socket %d: it is called %q; say FileDescriptorName=%s or %s, once each", i, name, Players, Operators)
-		}
 		unix.CloseOnExec(firstSocket + i)
 		f := os.NewFile(uintptr(firstSocket+i), name)
-		l, err := net.FileListener(f)
-		if err := errors.Join(err, f.Close()); err != nil {
-			return fmt.Errorf("inherit the socket of %s: %w", name, err)
+		switch {
+		case slices.Contains(fileNames, name) && s.files[name] == nil:
+			s.files[name] = f
+		case slices.Contains(socketNames, name) && s.listeners[name] == nil:
+			l, err := net.FileListener(f)
+			if err := errors.Join(err, f.Close()); err != nil {
+				return fmt.Errorf("inherit the socket of %s: %w", name, err)
+			}
+			s.listeners[name] = l
+		default:
+			return fmt.Errorf("inherit socket %d: it is called %q; say FileDescriptorName=%s, once each", i, name, strings.Join(socketNames, " or "))
 		}
-		s.listeners[name] = l
 	}
 	return nil
 }
@@ -99,14 +115,38 @@ func (s *Service) Listener(name string) net.Listener {
 	return l
 }
 
-// Close closes the sockets that nobody took.
+// File is what was inherited under that name besides sockets, or nil. It is the caller's from then on.
+func (s *Service) File(name string) *os.File {
+	f := s.files[name]
+	delete(s.files, name)
+	return f
+}
+
+// Close closes what nobody took.
 func (s *Service) Close() error {
 	var errs []error
 	for _, l := range s.listeners {
 		errs = append(errs, l.Close())
 	}
+	for _, f := range s.files {
+		errs = append(errs, f.Close())
+	}
 	clear(s.listeners)
+	clear(s.files)
 	return errors.Join(errs...)
+}
+
+// Pass is the environment of a process that is to inherit files of these names, as its descriptors from the first one on, and to speak to systemd as
+// this one does, which listens once it was told (Succeeded).
+func (s *Service) Pass(names []string) (first int, environment []string) {
+	environment = append(os.Environ(), "LISTEN_FDS="+strconv.Itoa(len(names)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
+	if s.notify != "" {
+		environment = append(environment, "NOTIFY_SOCKET="+s.notify)
+	}
+	if s.watchdog > 0 {
+		environment = append(environment, "WATCHDOG_USEC="+strconv.FormatInt(s.watchdog.Microseconds(), 10))
+	}
+	return firstSocket, environment
 }
 
 // Ready says that the service serves.
@@ -117,6 +157,9 @@ func (s *Service) Stopping() error { return s.say("STOPPING=1\nSTATUS=draining")
 
 // Status says what it does, in a line for people (systemctl status).
 func (s *Service) Status(text string) error { return s.say("STATUS=" + text) }
+
+// Succeeded says that another process is the service from now on.
+func (s *Service) Succeeded(pid int) error { return s.say("MAINPID=" + strconv.Itoa(pid)) }
 
 // say sends one datagram.
 func (s *Service) say(text string) error {
@@ -158,6 +201,25 @@ func (s *Service) Watch(ctx context.Context, log *slog.Logger, progress func() m
 		fed = now
 		if err := s.say("WATCHDOG=1"); err != nil {
 			log.Error("feed the watchdog", "error", err)
+		}
+	}
+}
+
+// Feed feeds the watchdog until ctx ends, for a process that has nothing left to make progress with while its successor recovers the data.
+func (s *Service) Feed(ctx context.Context, log *slog.Logger) {
+	if s.watchdog == 0 {
+		return
+	}
+	ticker := time.NewTicker(s.watchdog / 3)
+	defer ticker.Stop()
+	for {
+		if err := s.say("WATCHDOG=1"); err != nil {
+			log.Error("feed the watchdog", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
 		}
 	}
 }

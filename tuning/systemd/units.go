@@ -35,7 +35,7 @@ func (u Units) Files() (map[string]string, error) {
 	if u.User != "" {
 		who = "User=" + u.User
 	}
-	files := map[string]string{"tote.service": fmt.Sprintf(service, strings.Join(command, " "), who, u.Descriptors)}
+	files := map[string]string{"tote.service": fmt.Sprintf(service, strings.Join(command, " "), u.Binary+" upgrade --admin "+near(u.Operators), who, u.Descriptors)}
 	for _, s := range []struct{ unit, name, what, address string }{
 		{"tote.socket", Players, "players", u.Players},
 		{"tote-admin.socket", Operators, "operators", u.Operators},
@@ -48,6 +48,15 @@ func (u Units) Files() (map[string]string, error) {
 	return files, nil
 }
 
+// near is where operators are heard on this host.
+func near(address string) string {
+	host, port, _ := net.SplitHostPort(address)
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port)
+}
+
 const service = `[Unit]
 Description=Live parimutuel prediction games
 Documentation=file:///usr/share/doc/tote/README.md
@@ -58,6 +67,8 @@ Requires=tote.socket tote-admin.socket
 [Service]
 Type=notify
 ExecStart=%s
+# Another process takes over, with the binary that is there now: see Upgrade in README.md.
+ExecReload=%s
 # A long journal is replayed before it is ready; a great settlement is paid to its end before it stops.
 TimeoutStartSec=15min
 TimeoutStopSec=2min
