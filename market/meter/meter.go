@@ -29,6 +29,9 @@ var quarters = [...]uint64{0x9837f0518db8a96f, 0xb504f333f9de6484, 0xd744fccad69
 
 // Add counts a number.
 func (h *Histogram) Add(n uint64) {
+	if !counting {
+		return
+	}
 	n = min(n, numberMax)
 	h.Buckets[place(n)]++
 	h.Sum += n
@@ -36,11 +39,17 @@ func (h *Histogram) Add(n uint64) {
 
 // AddTime counts a time in µs. A clock that went back is counted as 0.
 func (h *Histogram) AddTime(micros int64) {
+	if !counting {
+		return
+	}
 	h.Add(uint64(max(0, min(micros, numberMax))) << TimeShift / 1e6)
 }
 
 // Merge adds what another histogram has counted.
 func (h *Histogram) Merge(o *Histogram) {
+	if !counting {
+		return
+	}
 	for i, n := range &o.Buckets {
 		h.Buckets[i] += n
 	}
@@ -66,11 +75,9 @@ func place(n uint64) int {
 	if mantissa == 1<<63 {
 		return at // a power of two is the upper bound of its bucket
 	}
-	at++
-	for _, quarter := range quarters {
-		if mantissa > quarter {
-			at++
-		}
-	}
-	return at
+	// Which quarter it is in, no processor foresees: borrows instead of branches.
+	_, first := bits.Sub64(quarters[0], mantissa, 0)
+	_, second := bits.Sub64(quarters[1], mantissa, 0)
+	_, third := bits.Sub64(quarters[2], mantissa, 0)
+	return at + 1 + int(first+second+third)
 }
