@@ -27,6 +27,7 @@ type Stage struct {
 	Target string // ws://host:port/ws; empty: a server is started, and stopped and audited afterwards
 	Admin  string // http://host:port of its operators, to open the scenario's games; empty: players join what there is
 	Token  string // for operators
+	Alone  bool   // nobody else plays in the games that the scenario opens there; on an own server nobody does
 
 	Binary string   // of the server to start
 	Rival  *Rival   // which of the servers that it has; nil: ours
@@ -153,7 +154,7 @@ func (s *Scenario) play(ctx context.Context, on *Stage) (*Report, error) {
 	}
 	plan.Target, plan.Through, plan.Sources, plan.Workers, plan.Server = on.Target, on.Through, on.Sources, on.Workers, on.Server
 	plan.Agents, plan.Secret = on.Agents, on.Secret
-	plan.Alone = (on.Binary != "" || on.Agents != nil) && on.Admin != "" // a server that many hosts load is there for them alone
+	plan.Alone = (on.Alone || on.Binary != "" || on.Agents != nil) && on.Admin != "" // a server that many hosts load is there for them alone
 	plan.Log, plan.Progress, plan.Live, plan.patience = on.Log, on.Progress, on.Live, on.patience
 	if on.Admin != "" {
 		plan.Desk = desk

@@ -2,7 +2,6 @@ package baseline
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"maps"
 	"strconv"
@@ -27,6 +26,7 @@ type channel struct {
 
 	mu      sync.Mutex
 	members map[*conn]*member
+	deaf    bool      // it has ended
 	seq     uint64    // the last broadcast that was heard
 	heard   time.Time // … and when, or when the last heartbeat was sent
 }
@@ -43,23 +43,19 @@ type broadcast struct {
 	frame *peer.Frame
 }
 
-// listen forwards until the process ends.
-func (ch *channel) listen(ctx context.Context, p *Process) {
-	for {
-		m, err := ch.redis.ReceiveMessage(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err != nil:
-			p.log.Error("a channel was interrupted", "game", ch.game, "error", err)
-			ch.scatter()
-			time.Sleep(time.Second / 10) // it connects again by itself
-			continue
+// listen forwards until the process ends, or something was lost: then another one is to be opened for whoever comes back.
+func (ch *channel) listen(p *Process) {
+	var wrong error
+	for wrong == nil {
+		var m *redis.Message
+		if m, wrong = ch.redis.ReceiveMessage(p.ctx); wrong == nil {
+			wrong = ch.forward([]byte(m.Payload))
 		}
-		if err := ch.forward([]byte(m.Payload)); err != nil {
-			p.log.Error("a broadcast was lost", "game", ch.game, "error", err)
-			ch.scatter()
-		}
+	}
+	p.close(ch)
+	ch.scatter()
+	if p.ctx.Err() == nil {
+		p.log.Error("a channel was interrupted", "game", ch.game, "error", wrong)
 	}
 }
 
@@ -93,16 +89,20 @@ func (ch *channel) forward(payload []byte) error {
 func (ch *channel) scatter() {
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
+	ch.deaf = true
 	for c := range ch.members {
 		c.Close(proto.CloseTryLater)
 	}
 }
 
-// enter keeps what is broadcast for a connection from now on, until admit.
-func (ch *channel) enter(c *conn) {
+// enter keeps what is broadcast for a connection from now on, until admit. It is false where nothing is heard any more.
+func (ch *channel) enter(c *conn) bool {
 	ch.mu.Lock()
 	defer ch.mu.Unlock()
-	ch.members[c] = &member{}
+	if !ch.deaf {
+		ch.members[c] = &member{}
+	}
+	return !ch.deaf
 }
 
 // admit sends the image, and behind it what has come since.

@@ -110,6 +110,10 @@ func TestChannel(t *testing.T) {
 		hear(10)
 		ch.leave(c)
 		hear(11)
+		ch.scatter()
+		if ch.enter(c) {
+			t.Error("somebody has joined what hears nothing")
+		}
 		if err := ch.forward([]byte("no number")); err == nil {
 			t.Error("a broadcast without a number")
 		}

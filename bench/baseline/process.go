@@ -80,10 +80,9 @@ func Serve(ctx context.Context, dir string, i int, log *slog.Logger) error {
 	p.players.Request, p.players.Gone = p.request, p.gone
 	defer p.running.Wait()
 	defer end()
-	private := cache.redis.Subscribe(ctx, channelPrivate)
-	defer private.Close()
-	if _, err := private.Receive(ctx); err != nil {
-		return fmt.Errorf("listen to the private channel: %w", err)
+	private, err := p.subscribe(channelPrivate)
+	if err != nil {
+		return err
 	}
 	p.running.Go(func() { p.listenPrivate(private) }) // ends with alive
 	p.running.Go(p.beat)                              // ends with alive
@@ -104,11 +103,6 @@ func Serve(ctx context.Context, dir string, i int, log *slog.Logger) error {
 	defer cancel()
 	err = errors.Join(players.Shutdown(closing), operators.Shutdown(closing))
 	p.players.Close()
-	p.mu.Lock()
-	for _, ch := range p.channels {
-		ch.redis.Close() // wakes its goroutine
-	}
-	p.mu.Unlock()
 	return err
 }
 
@@ -264,7 +258,9 @@ func (p *Process) join(c *conn, r *proto.Request) error {
 		return err
 	}
 	again := c.State.games[r.Game] != nil
-	ch.enter(c)
+	if !ch.enter(c) {
+		return errDeaf
+	}
 	c.State.games[r.Game] = ch
 	if !again {
 		if err := p.cache.present(p.ctx, r.Game, 1); err != nil {
@@ -277,6 +273,8 @@ func (p *Process) join(c *conn, r *proto.Request) error {
 	ch.admit(c, &proto.Joined{ID: r.ID, T: peer.Now(), Game: m.game, Seq: m.seq, Pools: m.pools})
 	return nil
 }
+
+var errDeaf = errors.New("the game's channel was interrupted")
 
 func (p *Process) leave(c *conn, r *proto.Request) error {
 	ch := c.State.games[r.Game]
@@ -313,22 +311,37 @@ func (p *Process) channel(g *proto.Game) (*channel, error) {
 		return ch, ch.err
 	}
 	defer close(ch.ready)
-	ch.redis = p.cache.redis.Subscribe(p.ctx, keyOf("game", id))
-	if _, ch.err = ch.redis.Receive(p.ctx); ch.err == nil {
+	if ch.redis, ch.err = p.subscribe(keyOf("game", id)); ch.err == nil {
 		ch.seq, ch.err = p.cache.redis.Get(p.ctx, keyOf("seq", id)).Uint64()
-		if errors.Is(ch.err, redis.Nil) {
-			ch.err = nil
-		}
 	}
-	if ch.err != nil {
-		ch.redis.Close()
-		p.mu.Lock()
-		delete(p.channels, id)
-		p.mu.Unlock()
-		return nil, fmt.Errorf("listen to game %d: %w", id, ch.err)
+	if ch.err != nil && !errors.Is(ch.err, redis.Nil) {
+		p.close(ch)
+		return nil, ch.err
 	}
-	p.running.Go(func() { ch.listen(p.ctx, p) }) // ends with the process
+	ch.err = nil
+	p.running.Go(func() { ch.listen(p) }) // ends with the process, or before
 	return ch, nil
+}
+
+// subscribe listens to a channel, from now on and until the process ends.
+func (p *Process) subscribe(name string) (*redis.PubSub, error) {
+	s := p.cache.redis.Subscribe(p.ctx, name)
+	context.AfterFunc(p.ctx, func() { s.Close() }) // wakes whoever waits for a message
+	if _, err := s.Receive(p.ctx); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("listen to %s: %w", name, err)
+	}
+	return s, nil
+}
+
+// close has the next one who joins open the channel anew.
+func (p *Process) close(ch *channel) {
+	if ch.redis != nil {
+		ch.redis.Close()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.channels, ch.game)
 }
 
 // beat looks for silent games.
@@ -359,27 +372,43 @@ func (p *Process) beat() {
 
 // listenPrivate brings payouts and refunds, which another process may have made, to those of this one's connections that they are for.
 func (p *Process) listenPrivate(private *redis.PubSub) {
-	for {
+	for p.ctx.Err() == nil {
 		m, err := private.ReceiveMessage(p.ctx)
-		switch {
-		case p.ctx.Err() != nil:
-			return
-		case err != nil:
+		if err == nil {
+			p.deliver(m.Payload)
+			continue
+		}
+		private.Close()
+		for p.ctx.Err() == nil && err != nil {
 			p.log.Error("the private channel was interrupted", "error", err)
-			time.Sleep(time.Second / 10) // it connects again by itself
-			continue
+			if private, err = p.subscribe(channelPrivate); err != nil {
+				time.Sleep(time.Second / 10)
+			}
 		}
-		account, n, text, ok := readPrivate(m.Payload)
-		if !ok {
-			p.log.Error("a private message was lost", "message", m.Payload)
-			continue
-		}
-		p.mu.Lock()
-		c := p.owners[account]
-		p.mu.Unlock()
-		if c != nil {
-			c.State.lane.say(c, n, text)
-		}
+		p.scatter() // also those who have come meanwhile
+	}
+}
+
+func (p *Process) deliver(payload string) {
+	account, n, text, ok := readPrivate(payload)
+	if !ok {
+		p.log.Error("a private message was lost", "message", payload)
+		return
+	}
+	p.mu.Lock()
+	c := p.owners[account]
+	p.mu.Unlock()
+	if c != nil {
+		c.State.lane.say(c, n, text)
+	}
+}
+
+// scatter sends everybody away: private messages may be lost, and when they come back they are told their balance.
+func (p *Process) scatter() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, c := range p.owners {
+		c.Close(proto.CloseTryLater)
 	}
 }
 

@@ -56,7 +56,7 @@ func (c *BaselineUp) Run(ctx context.Context) error {
 	for _, pid := range shown.PIDs {
 		pids = append(pids, fmt.Sprint(pid))
 	}
-	fmt.Printf("\nPlay:  server bench run football --target %s --admin %s --pid %s\nEnd:   server bench baseline down --dir %s\n",
+	fmt.Printf("\nPlay:  server bench run football --target %s --admin %s --alone --pid %s\nEnd:   server bench baseline down --dir %s\n",
 		shown.URL, shown.Admin, strings.Join(pids, ","), c.Dir)
 	return nil
 }

@@ -46,6 +46,7 @@ type Run struct {
 	Target string `help:"The server's WebSockets. Without it a server is started, and stopped and audited afterwards." placeholder:"ws://HOST:PORT"`
 	Admin  string `help:"The target's operators' listener, where the scenario's games are opened. Without it players join what there is." placeholder:"http://HOST:PORT"`
 	Token  string `help:"Bearer token for operators." env:"SERVER_ADMIN_TOKEN"`
+	Alone  bool   `help:"Nobody else plays in the games that the scenario opens on the target: their odds must add up to the receipts."`
 	PID    []int  `help:"The target's process, to measure, or several: all that they start is measured too. Without it: found by its port, where it is on this host."`
 
 	Users    int           `help:"Users, instead of the scenario's."`
@@ -135,7 +136,7 @@ func (c *Run) play(ctx context.Context, log *slog.Logger, s *bench.Scenario, suf
 	if err != nil {
 		return err
 	}
-	on := bench.Stage{Target: c.Target, Admin: c.Admin, Token: c.Token, Binary: binary, Serve: c.Serve, Server: c.PID, Through: through, Sources: from,
+	on := bench.Stage{Target: c.Target, Admin: c.Admin, Token: c.Token, Alone: c.Alone, Binary: binary, Serve: c.Serve, Server: c.PID, Through: through, Sources: from,
 		Workers: c.Workers, Log: log, NoLimits: c.NoLimit, Cost: c.Cost}
 	if on.Agents = c.Agents; on.Agents != nil {
 		if c.From != nil || c.Workers != 0 {
