@@ -271,7 +271,8 @@ func (u *up) startMariaDB(ctx context.Context) error {
 	if _, err := os.Stat(filepath.Join(data, "mysql")); errors.Is(err, os.ErrNotExist) {
 		install := exec.CommandContext(ctx, u.paths["mariadb-install-db"], "--no-defaults", "--datadir="+data, "--skip-test-db", "--skip-name-resolve")
 		install.Dir = data
-		install.SysProcAttr = &syscall.SysProcAttr{Credential: u.daemon}
+		install.SysProcAttr = &syscall.SysProcAttr{Credential: u.daemon, Setpgid: true}
+		install.Cancel = func() error { return syscall.Kill(-install.Process.Pid, syscall.SIGKILL) } // it is a script, and starts a server
 		if out, err := install.CombinedOutput(); err != nil {
 			return fmt.Errorf("make MariaDB's tables: %w\n%s", err, out)
 		}

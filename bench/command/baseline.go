@@ -27,7 +27,7 @@ type BaselineUp struct {
 	Dir          string        `required:"" type:"path" help:"Directory of data, configurations and logs." placeholder:"DIR"`
 	Listen       string        `default:"127.0.0.1:0" help:"Address for players; port 0: any that is free." placeholder:"ADDR"`
 	Admin        string        `default:"127.0.0.1:0" help:"Address for operators, on loopback." placeholder:"ADDR"`
-	Processes    int           `default:"2" help:"Processes for WebSockets."`
+	Processes    int           `default:"2" help:"Processes for WebSockets: one for every 25,000 players at least, since nginx has 28,000 ports to each."`
 	Flush        int           `default:"1" help:"MariaDB's innodb_flush_log_at_trx_commit. 1: a receipt is on the disk. 2: the kernel has it, 0: MariaDB has it; then the disk is a second behind."`
 	Interval     time.Duration `default:"3s" help:"Batching interval of games that name none."`
 	GuestCredits proto.Amount  `default:"1000000" help:"Credits of each guest."`
