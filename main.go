@@ -299,7 +299,7 @@ func (c *serve) Run(signals context.Context, log *slog.Logger, level *slog.Level
 	}
 	shown := insight.New(insight.Sources{Players: players.Stats, Market: m.Meters, Depths: m.Depths, Overdue: m.Overdue,
 		Journal: func() insight.Journal { return insight.Journal(kept.Stats()) }, Commits: commits, Money: replica.Totals, Certificates: certificates.Stats, Data: c.Data})
-	heirs := &succession{supervisor: supervisor, log: log, leave: leave, began: now(),
+	heirs := &succession{binary: handover.Binary(), supervisor: supervisor, log: log, leave: leave, began: now(),
 		farewell: engine.Farewell{Over: c.Drain, Away: away, Spread: c.Spread}, players: players, operators: operators, lock: kept.Lock}
 	players.Part(heirs.farewell)
 	desk = admin.New(admin.Config{Process: heirs.process, Upgrade: heirs.begin, Token: c.AdminToken, Mint: players.Token, Gather: shown, Tracer: traces, Log: log, Level: level,
@@ -393,6 +393,7 @@ type succession struct {
 	log        *slog.Logger
 	leave      context.CancelCauseFunc
 	began      proto.Time
+	binary     string // that this process was started from: its path, whatever is there now
 	farewell   engine.Farewell
 	players    *engine.Engine
 	operators  net.Listener
@@ -414,13 +415,7 @@ func (s *succession) begin(ctx context.Context, order *control.Upgrade) (control
 	if s.heir != nil {
 		return control.Process{}, fmt.Errorf("process %d is about to take over already", s.heir.PID)
 	}
-	binary := order.Binary
-	if binary == "" {
-		var err error
-		if binary, err = os.Executable(); err != nil {
-			return control.Process{}, fmt.Errorf("find the server's own binary: %w", err)
-		}
-	}
+	binary := cmp.Or(order.Binary, s.binary)
 	if s.estate == nil {
 		estate, err := s.will()
 		if err != nil {
@@ -444,7 +439,7 @@ func (s *succession) begin(ctx context.Context, order *control.Upgrade) (control
 
 // will is what there is to be handed over.
 func (s *succession) will() (*handover.Estate, error) {
-	e := &handover.Estate{Service: s.supervisor, Formats: formats, Files: map[string]*os.File{}}
+	e := &handover.Estate{Service: s.supervisor, Binary: s.binary, Formats: formats, Files: map[string]*os.File{}}
 	players, secured, err := s.players.Sockets()
 	if err != nil {
 		return nil, err

@@ -26,6 +26,7 @@ import (
 	"maps"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -52,11 +53,24 @@ const (
 // Self is this process's own binary, also when its file has been replaced or removed.
 const Self = "/proc/self/exe"
 
+// Binary is the path by which this process was started, links and all, where it can be known: /proc has another name for a file that was moved aside.
+func Binary() string {
+	path, err := exec.LookPath(os.Args[0])
+	if err == nil {
+		path, err = filepath.Abs(path)
+	}
+	if err != nil {
+		path, _ = os.Executable() // what is wrong with it says Start
+	}
+	return path
+}
+
 // Estate is what a server has to leave.
 type Estate struct {
 	Service *systemd.Service
 	Files   map[string]*os.File // by the names of package systemd; the estate's to close
 	Formats map[string]int      // of the data, by what they are the formats of
+	Binary  string              // that this process was started from
 }
 
 // Close closes the files.
@@ -196,7 +210,11 @@ func (e *Estate) launch(binary string, files map[string]*os.File) (*os.Process, 
 			return nil, err
 		}
 	}
-	pid, err := syscall.ForkExec(binary, append([]string{binary}, os.Args[1:]...), &syscall.ProcAttr{Env: environment, Files: descriptors})
+	name := binary
+	if name == Self {
+		name = e.Binary
+	}
+	pid, err := syscall.ForkExec(binary, append([]string{name}, os.Args[1:]...), &syscall.ProcAttr{Env: environment, Files: descriptors})
 	runtime.KeepAlive(passed)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", binary, err)

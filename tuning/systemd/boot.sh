@@ -77,6 +77,22 @@ test "$(stat -c %u /proc/$pid)" != 0
 test -d /var/lib/private/tote
 echo "= it serves without privileges, behind filters of system calls, as a user made for it"
 
+install -m 755 /usr/bin/tote-server /usr/bin/newer && mv /usr/bin/newer /usr/bin/tote-server
+systemctl reload tote.service
+heir=$(show MainPID)
+test "$heir" != "$pid"
+test ! -e "/proc/$pid"
+test "$(readlink /proc/$heir/exe)" = /usr/bin/tote-server
+test "$(show ActiveState) $(show StatusText) $(show NRestarts)" = "active serving 0"
+tote-server ctl health
+printf '#!/bin/sh\nexit 5\n' >/usr/bin/broken && chmod 755 /usr/bin/broken
+mv /usr/bin/tote-server /usr/bin/good && mv /usr/bin/broken /usr/bin/tote-server
+! /usr/bin/good upgrade
+mv /usr/bin/good /usr/bin/tote-server
+test "$(show MainPID) $(show ActiveState)" = "$heir active"
+pid=$heir
+echo "= reload has another process take over, which systemd knows; one that does not start changes nothing"
+
 tote-server tune apply --connections 20000 --confirm 4s
 systemctl is-active 'tote-tune-guard-*'
 test ! -e /etc/security/limits.d/99-tote.conf
