@@ -230,8 +230,12 @@ func lateports(_, _ string, raw syscall.RawConn) error {
 	return errors.Join(controlled, err)
 }
 
-// enter connects the ith of the crowd and returns when it is in the game.
+// enter connects the ith of the crowd and returns when it is in the game. Before an address with TLS stands its version.
 func enter(i int, address, token string, game int) (net.Conn, error) {
+	version, after, secured := strings.Cut(address, "/")
+	if secured {
+		address = after
+	}
 	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(1+i/crowdPerAddress))}, Control: lateports}
 	conn, err := dialer.Dial("tcp", address)
 	if err != nil {
@@ -242,10 +246,16 @@ func enter(i int, address, token string, game int) (net.Conn, error) {
 		said = append(said, text(fmt.Sprintf(`{"type":"hello","id":1,"token":%q}`, token))...)
 		said = append(said, text(fmt.Sprintf(`{"type":"join","id":2,"game":%d}`, game))...)
 	}
-	if _, err := conn.Write(said); err != nil {
+	var over io.ReadWriter = conn
+	if secured {
+		if over, err = shakeHands(conn, version); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := over.Write(said); err != nil {
 		return nil, err
 	}
-	r := bufio.NewReaderSize(conn, 512)
+	r := bufio.NewReaderSize(over, 512)
 	for line := ""; line != "\r\n"; {
 		if line, err = r.ReadString('\n'); err != nil {
 			return nil, err

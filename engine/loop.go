@@ -83,6 +83,7 @@ type loop struct {
 	negotiation negotiation // of the handshake at hand
 	packed      []byte
 	clear       []byte // what TLS has decrypted
+	lent        []byte // to who is being read, for records
 	sealed      []byte // what it has encrypted, and nobody has sent yet
 	request     proto.Request
 	command     market.Command
@@ -120,7 +121,7 @@ func newLoop(e *Engine, index int) (*loop, error) {
 		l.upgrader.OnHeader = l.originAllowed
 	}
 	if e.config.TLS != nil {
-		l.clear = make([]byte, clearMax)
+		l.clear, l.lent = make([]byte, clearMax), make([]byte, lentMax)
 	}
 	l.deflateLeft = l.deflateTick()
 	l.parsers = &sync.Pool{New: func() any { return new(parser) }}

@@ -1,14 +1,17 @@
 package engine
 
 import (
+	"bytes"
 	"crypto/tls"
 	"errors"
 	"io"
 	"iter"
 	"net"
+	"reflect"
 	"runtime"
 	"sync"
 	"time"
+	"unsafe"
 )
 
 // secure is the TLS of a session: crypto/tls over bytes in memory, so that nothing waits for the socket and no
@@ -164,6 +167,7 @@ func (l *loop) decrypt(s *session, in []byte) {
 		return
 	}
 	s.tls.in = in
+	lent := s.tls.borrow(l.lent)
 	for s.state == handshaking || s.state == open {
 		from := len(l.sealed)
 		n, err := s.tls.conn.Read(l.clear)
@@ -178,7 +182,60 @@ func (l *loop) decrypt(s *session, in []byte) {
 			l.unreadable(s, err)
 		}
 	}
+	s.tls.giveBack(lent)
 	s.tls.in = nil
+}
+
+// A tls.Conn keeps two buffers for as long as it lives, as large as the largest hello and record that came: 4.3 kB of the 6.7 of a connection,
+// and of use only while something is read. So the loop lends its own for reading, and empties them when nothing is in them. They are
+// found by their names and type; where Go has changed these, connections keep their buffers.
+var (
+	rawInput = bufferOf("rawInput") // records
+	hand     = bufferOf("hand")     // handshake messages
+)
+
+// lentMax is a record with all that may be around it, and what bytes.Buffer wants to be free beyond.
+const lentMax = 20 << 10
+
+// bufferOf returns where a buffer lies in a tls.Conn; below 0: nowhere.
+func bufferOf(name string) int {
+	f, ok := reflect.TypeFor[tls.Conn]().FieldByName(name)
+	if !ok || f.Type != reflect.TypeFor[bytes.Buffer]() {
+		return -1
+	}
+	return int(f.Offset)
+}
+
+func (t *secure) buffer(at int) *bytes.Buffer {
+	if at < 0 {
+		return nil
+	}
+	return (*bytes.Buffer)(unsafe.Add(unsafe.Pointer(t.conn), at))
+}
+
+// borrow has records read into memory of the loop's, unless there is a part of one already.
+func (t *secure) borrow(memory []byte) (lent bool) {
+	b := t.buffer(rawInput)
+	if b == nil || b.Len() > 0 {
+		return false
+	}
+	*b = *bytes.NewBuffer(memory[:0])
+	return true
+}
+
+// giveBack leaves with the connection only the part of a record that has come. All that was decrypted has been taken, or nobody wants it.
+func (t *secure) giveBack(lent bool) {
+	if b := t.buffer(rawInput); b != nil {
+		switch {
+		case b.Len() == 0:
+			*b = bytes.Buffer{}
+		case lent:
+			*b = *bytes.NewBuffer(bytes.Clone(b.Bytes()))
+		}
+	}
+	if b := t.buffer(hand); b != nil && b.Len() == 0 {
+		*b = bytes.Buffer{}
+	}
 }
 
 // unreadable ends a session whose client has said that it ends, or has sent what is no TLS.

@@ -511,3 +511,36 @@ func TestTLSKeysChange(t *testing.T) {
 		c.expect("time", proto.RequestID(i+1))
 	}
 }
+
+// Nothing stays with a connection that is quiet but the part of a record, and Go still has the buffers that are taken from it.
+func TestTLSKeepsNoBuffers(t *testing.T) {
+	if rawInput < 0 || hand < 0 {
+		t.Fatal("tls.Conn has no such buffers any more")
+	}
+	e, _ := serve(t, Config{Loops: 1, TLS: serving()})
+	c, f := forging(t, e)
+	kept := func() (records, messages int) {
+		onLoop(e, 0, func(l *loop) {
+			s := l.places[0].session
+			records, messages = s.tls.buffer(rawInput).Cap(), s.tls.buffer(hand).Cap()
+		})
+		return records, messages
+	}
+	if records, messages := kept(); records != 0 || messages != 0 {
+		t.Errorf("%d bytes are kept for records, %d for messages", records, messages)
+	}
+	long := f.record(23, text(`{"type":"time","id":1,"sent":1`+strings.Repeat(" ", 10_000)+`}`))
+	read := uint64(0)
+	onLoop(e, 0, func(l *loop) { read = l.counts.BytesIn })
+	for _, piece := range [][]byte{long[:3], long[3:5000], long[5000:]} {
+		if _, err := c.conn.Write(piece); err != nil {
+			t.Fatal(err)
+		}
+		read += uint64(len(piece))
+		settled(t, e, read)
+		if records, _ := kept(); (records == 0) != (len(piece) == len(long)-5000) {
+			t.Errorf("%d bytes are kept for records", records)
+		}
+	}
+	c.expect("time", 1)
+}
