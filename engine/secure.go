@@ -47,6 +47,7 @@ type shake struct {
 	held    []byte // came while it was away
 	taken   int    // bytes, in all
 	away    bool   // with the hands
+	left    bool   // the client, meanwhile
 }
 
 const (
@@ -309,6 +310,9 @@ func (l *loop) shaken(k *shake) {
 	s := k.session
 	k.away = false
 	if s.state != securing {
+		if k.left {
+			l.counts.insecure[whyInsecure(k.err)]++
+		}
 		l.forgetShake(k)
 		return
 	}
@@ -345,6 +349,8 @@ func whyInsecure(err error) Insecurity {
 	var header tls.RecordHeaderError
 	var alert *net.OpError
 	switch {
+	case err == nil:
+		return InsecureGone
 	case errors.As(err, &header):
 		return InsecureGarbage
 	case errors.As(err, &alert) && alert.Op == "remote error":
@@ -363,10 +369,15 @@ func (l *loop) insecure(s *session, why Insecurity) {
 // unsecure lets the TLS of a session go.
 func (l *loop) unsecure(s *session) {
 	l.counts.TLSConnections--
-	if s.state == securing {
+	k := s.tls.shake
+	switch {
+	case k != nil && k.away:
+		k.left = s.state == securing // why, the hands may know: it has read an alert, perhaps
+		return
+	case s.state == securing:
 		l.counts.insecure[InsecureGone]++
 	}
-	if k := s.tls.shake; k != nil && !k.away {
+	if k != nil {
 		l.forgetShake(k)
 	}
 }
