@@ -21,6 +21,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"tote/server/proto"
+	"tote/server/proto/control"
 )
 
 // metrics is what the server's /metrics says, by name and labels as they stand there.
@@ -211,6 +212,63 @@ func TestStatsDHearsStakes(t *testing.T) {
 	}
 }
 
+// The hottest game is the one in which the most happens, not the one in which the most people are.
+func TestHottestGame(t *testing.T) {
+	s := start(t, t.TempDir(), "--stakes-per-second", "0")
+	crowded, _ := s.game(1)
+	hot, pools := s.game(1)
+	for range 5 {
+		c, _ := s.dial("Watcher", 0)
+		ask[*proto.Joined](t, c, proto.Request{Type: proto.RequestJoin, ID: 1, Game: crowded})
+	}
+	c, _ := s.dial("Ada", 100_000)
+	ask[*proto.Joined](t, c, proto.Request{Type: proto.RequestJoin, ID: 1, Game: hot})
+	stakes := uint64(0)
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		ask[*proto.Receipt](t, c, proto.Request{Type: proto.RequestStake, ID: proto.RequestID(100 + stakes), Pool: pools[0], Amount: 2})
+		stakes++
+		active := map[proto.GameID]control.Active{}
+		for _, g := range must(s.desk.Activity(t.Context()))(t).Games {
+			active[g.Game] = g
+		}
+		if g := active[hot]; g.Stakes > stakes || active[crowded].Stakes != 0 || active[crowded].Present != 5 || g.Present != 1 {
+			t.Fatalf("%d stakes were made, and there are %+v", stakes, active)
+		} else if g.Stakes > 0 && g.SentBytes > 0 { // both are told with the odds
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("nobody counts: %+v", active)
+		}
+	}
+	top := exec.CommandContext(t.Context(), binary, "top", "--every", "500ms", "--times", "4", "--admin", s.desk.Base)
+	var screen bytes.Buffer
+	top.Stdout = &screen
+	if err := top.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- top.Wait() }()
+	for running := true; running; {
+		ask[*proto.Receipt](t, c, proto.Request{Type: proto.RequestStake, ID: proto.RequestID(100 + stakes), Pool: pools[0], Amount: 2})
+		stakes++
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Error(err)
+			}
+			running = false
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	screens := strings.Split(screen.String(), "hottest games\n")
+	rows := strings.Split(screens[len(screens)-1], "\n")
+	if len(rows) < 2 || !strings.HasPrefix(rows[0], fmt.Sprintf("%-8d ", hot)) || !strings.HasPrefix(rows[1], fmt.Sprintf("%-8d ", crowded)) {
+		t.Errorf("the hottest game is not %d:\n%s", hot, &screen)
+	}
+	s.stop()
+	s.audited()
+}
+
 // In a terminal, top shows the game, its players and their stakes, and gives the screen back.
 func TestTopInATerminal(t *testing.T) {
 	s := start(t, t.TempDir())
@@ -221,7 +279,7 @@ func TestTopInATerminal(t *testing.T) {
 	top := fmt.Sprintf("stty cols 100 rows 40; exec %s top --every 200ms --times 3 --admin %s", binary, s.desk.Base)
 	screen := string(must(exec.CommandContext(t.Context(), "script", "-qec", top, "/dev/null").Output())(t))
 	for _, want := range []string{"\x1b[?1049h", "\x1b[?1049l", "connections         1 ", "arrival to receipt", "slowest readers", "half-open ", "segments ", "overflows ", "cookies ",
-		fmt.Sprintf("%-8d %9d ", game, 1)} {
+		fmt.Sprintf("%-8d ", game)} {
 		if !strings.Contains(screen, want) {
 			t.Errorf("the screen lacks %q:\n%s", want, screen)
 		}

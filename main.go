@@ -303,7 +303,7 @@ func (c *serve) Run(signals context.Context, log *slog.Logger, level *slog.Level
 		farewell: engine.Farewell{Over: c.Drain, Away: away, Spread: c.Spread}, players: players, operators: operators, lock: kept.Lock}
 	players.Part(heirs.farewell)
 	desk = admin.New(admin.Config{Process: heirs.process, Upgrade: heirs.begin, Token: c.AdminToken, Mint: players.Token, Gather: shown, Tracer: traces, Log: log, Level: level,
-		Present: players.Present, Slowest: players.Slowest, Backup: kept.Backup, Record: c.recordings(kept), Ready: func() error { return context.Cause(ctx) }}, m)
+		Present: players.Present, Sent: players.Sent, Stakes: m.Stakes, Slowest: players.Slowest, Backup: kept.Backup, Record: c.recordings(kept), Ready: func() error { return context.Cause(ctx) }}, m)
 
 	kept.Start(replica, m.Durable, m.Viewed)
 	m.Start()

@@ -320,6 +320,9 @@ func (e *Engine) ticks() uint32 { return uint32(time.Since(e.start) / tick) }
 // Present is the number of connections that have joined a game.
 func (e *Engine) Present(game proto.GameID) int { return int(e.attendance(game).present.Load()) }
 
+// Sent is how many bytes of broadcasts a game has sent.
+func (e *Engine) Sent(game proto.GameID) uint64 { return e.attendance(game).sent.Load() }
+
 // attendance returns who is in a game.
 func (e *Engine) attendance(game proto.GameID) *attendance {
 	e.mu.Lock()

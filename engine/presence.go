@@ -21,7 +21,8 @@ import (
 //
 // What an idle connection costs is its name; the rest is kept only for those in small rooms.
 type attendance struct {
-	present atomic.Int64 // connections
+	present atomic.Int64  // connections
+	sent    atomic.Uint64 // bytes of broadcasts
 
 	mu      sync.Mutex
 	parts   [][]proto.Person // by loop; never changed, only replaced

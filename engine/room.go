@@ -48,6 +48,7 @@ type room struct {
 	start    int        // the place that the first began with
 	visited  int        // places that the first has been to
 	limit    int        // places that it goes to: newcomers stand behind
+	sent     uint64     // bytes, in the slice under way
 }
 
 // subscriber is a session in a room, with all that delivering to it needs where nothing stands in the way: two of
@@ -141,6 +142,8 @@ func (l *loop) slice(r *room, budget int) (n int) {
 	}
 	l.dispatch()
 	l.resetSealed()
+	r.attendance.sent.Add(r.sent)
+	r.sent = 0
 	if r.visited == r.limit {
 		l.finish(r)
 	}
@@ -192,7 +195,9 @@ func (l *loop) offer(r *room, sub *subscriber, q queued) {
 	sub.next += uint64(len(q.parts))
 	l.counts.FramesOut += uint64(len(q.parts))
 	l.counts.Delivered++
-	l.post(sub.session, sub.fd, q.forms[sub.variant])
+	p := q.forms[sub.variant]
+	r.sent += uint64(len(p))
+	l.post(sub.session, sub.fd, p)
 }
 
 // consider is offer where something may stand in the way.
@@ -216,11 +221,12 @@ func (l *loop) consider(r *room, sub *subscriber, q queued) {
 	sub.next = q.first + uint64(len(q.parts))
 	l.counts.FramesOut += uint64(len(q.parts))
 	l.counts.Delivered++
+	p := q.framesFor(s)
+	r.sent += uint64(len(p))
 	if s.pending != nil {
-		s.pending.B = append(s.pending.B, q.framesFor(s)...)
+		s.pending.B = append(s.pending.B, p...)
 		return
 	}
-	p := q.framesFor(s)
 	if sub.tls {
 		p = l.sealShared(s, p)
 	}

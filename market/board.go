@@ -13,6 +13,7 @@ type board struct {
 	seq       uint64     // of the last broadcast; the number of a lifetime of the server
 	published proto.Time // last distribution
 	due       proto.Time // next distribution; 0: nothing has changed
+	stakes    uint64     // and sales, in this life of the server
 	pace      proto.Time // the host cannot carry more than one distribution in so long; 0: it can
 }
 
@@ -22,15 +23,15 @@ func (b *board) next() uint64 {
 	return b.seq
 }
 
-// change marks a pool to be published.
-func (s *Shard) change(p *pool) {
+// change marks a pool to be published, and returns its game.
+func (s *Shard) change(p *pool) *game {
 	p.changed = true
 	g := s.games[p.id.Game()]
-	if g.board.due != 0 {
-		return
+	if g.board.due == 0 {
+		g.board.due = max(s.now, g.board.published+g.interval())
+		s.agenda.add(appointment{at: g.board.due, kind: publishGame, game: g.id})
 	}
-	g.board.due = max(s.now, g.board.published+g.interval())
-	s.agenda.add(appointment{at: g.board.due, kind: publishGame, game: g.id})
+	return g
 }
 
 // interval is the batching interval in force.
@@ -51,6 +52,7 @@ func (s *Shard) publish(id proto.GameID, due proto.Time) {
 		return
 	}
 	g.board.due, g.board.published = 0, s.now
+	s.showStakes(g)
 	for _, p := range g.pools {
 		if !p.changed {
 			continue

@@ -37,7 +37,7 @@ func (s *Shard) decide(l *letter) {
 		default:
 			p.take(verdict.seq, &r, l.backs)
 		}
-		s.change(p)
+		s.change(p).board.stakes++
 	}
 	s.write(s.market.shardOfAccount(l.account), &verdict)
 }

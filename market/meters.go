@@ -1,6 +1,7 @@
 package market
 
 import (
+	"maps"
 	"sync"
 
 	"tote/server/market/meter"
@@ -23,6 +24,34 @@ type metersShown struct {
 	mu     sync.Mutex
 	meters Meters
 	at     proto.Time
+	stakes map[proto.GameID]uint64 // as of each game's last distribution
+}
+
+// showStakes shows how many stakes a game has had. It is told as often as odds are: whoever stakes changes them.
+func (s *Shard) showStakes(g *game) {
+	s.shown.mu.Lock()
+	defer s.shown.mu.Unlock()
+	if s.shown.stakes == nil {
+		s.shown.stakes = map[proto.GameID]uint64{}
+	}
+	s.shown.stakes[g.id] = g.board.stakes
+}
+
+func (s *Shard) forgetStakes(id proto.GameID) {
+	s.shown.mu.Lock()
+	defer s.shown.mu.Unlock()
+	delete(s.shown.stakes, id)
+}
+
+// Stakes are the stakes and sales of each game that is in memory, in this life of the server, as of its last distribution.
+func (m *Market) Stakes() map[proto.GameID]uint64 {
+	all := map[proto.GameID]uint64{}
+	for _, s := range m.shards {
+		s.shown.mu.Lock()
+		maps.Copy(all, s.shown.stakes)
+		s.shown.mu.Unlock()
+	}
+	return all
 }
 
 // show shows the shard's meters, if that was not done lately.

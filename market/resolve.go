@@ -301,4 +301,5 @@ func (s *Shard) archive(id proto.GameID) {
 	r := record{kind: recordArchived, time: s.now, id: uint64(id)}
 	s.record(r)
 	s.applied(s.applyGame(s.commit(), &r, nil))
+	s.forgetStakes(id)
 }

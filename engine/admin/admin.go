@@ -45,20 +45,22 @@ type Market interface {
 
 // Config is how a desk works. Zero values are defaults.
 type Config struct {
-	Token   string                       // that operators must show; empty: none, for a loopback address only
-	Mint    func(proto.AccountID) string // makes a player's token; nil: accounts are opened without
-	Present func(proto.GameID) int       // counts the connections in a game; nil: not counted
-	Slowest func() []control.Consumer    // names the slowest consumers; nil: nobody does
-	Process func() control.Process       // says which process this is; nil: GET /v1/process is not there
-	Upgrade Upgrade                      // has another process take over; nil: POST /v1/upgrade is not there
-	Ready   func() error                 // says why the server is not ready; nil: it is
-	Backup  Backup                       // copies the store; nil: there is none
-	Record  Record                       // writes a game's recording; nil: nothing is recorded
-	Gather  prometheus.Gatherer          // what /metrics shows; prometheus.DefaultGatherer
-	Tracer  trace.Tracer                 // of operators' requests; nil: nobody traces them
-	Log     *slog.Logger                 // slog.Default
-	Level   *slog.LevelVar               // of Log, set by PUT /log; nil: one that nobody reads
-	Timeout time.Duration                // that an answer of the market is waited for; 5 s
+	Token   string                         // that operators must show; empty: none, for a loopback address only
+	Mint    func(proto.AccountID) string   // makes a player's token; nil: accounts are opened without
+	Present func(proto.GameID) int         // counts the connections in a game; nil: not counted
+	Sent    func(proto.GameID) uint64      // counts the bytes that a game has broadcast; nil: not counted
+	Stakes  func() map[proto.GameID]uint64 // counts the stakes of games; nil: not counted
+	Slowest func() []control.Consumer      // names the slowest consumers; nil: nobody does
+	Process func() control.Process         // says which process this is; nil: GET /v1/process is not there
+	Upgrade Upgrade                        // has another process take over; nil: POST /v1/upgrade is not there
+	Ready   func() error                   // says why the server is not ready; nil: it is
+	Backup  Backup                         // copies the store; nil: there is none
+	Record  Record                         // writes a game's recording; nil: nothing is recorded
+	Gather  prometheus.Gatherer            // what /metrics shows; prometheus.DefaultGatherer
+	Tracer  trace.Tracer                   // of operators' requests; nil: nobody traces them
+	Log     *slog.Logger                   // slog.Default
+	Level   *slog.LevelVar                 // of Log, set by PUT /log; nil: one that nobody reads
+	Timeout time.Duration                  // that an answer of the market is waited for; 5 s
 }
 
 // Record writes the recording of a game, up to the last record that is durable. Its error is market.ErrNotRecorded where there is none.
@@ -169,6 +171,7 @@ func (d *Desk) routes() http.Handler {
 	mux.HandleFunc("POST "+control.PathPoolWithdraw, onPool[proto.OutcomeWithdrawal](d, market.WithdrawOutcome))
 	mux.HandleFunc("POST "+control.PathPoolVoid, onPool[proto.Voiding](d, market.VoidPool))
 	mux.Handle("GET "+control.PathMetrics, promhttp.HandlerFor(d.config.Gather, promhttp.HandlerOpts{ErrorLog: slog.NewLogLogger(d.config.Log.Handler(), slog.LevelError)}))
+	mux.HandleFunc("GET "+control.PathActivity, d.showActivity)
 	mux.HandleFunc("GET "+control.PathConsumers, d.showConsumers)
 	mux.HandleFunc("GET "+control.PathLog, d.showLog)
 	mux.HandleFunc("PUT "+control.PathLog, d.setLog)

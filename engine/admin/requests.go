@@ -122,21 +122,42 @@ func (d *Desk) showQuestions(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// showGames shows the catalogue, with the engine's count of who is present.
-func (d *Desk) showGames(w http.ResponseWriter, _ *http.Request) {
-	games := proto.Games{T: proto.Time(time.Now().UnixMicro()), Games: []proto.Game{}}
+// catalogue is all games, with the engine's count of who is present.
+func (d *Desk) catalogue() []proto.Game {
+	games := []proto.Game{}
 	d.mu.Lock()
 	for _, g := range d.games {
-		games.Games = append(games.Games, *g)
+		games = append(games, *g)
 	}
 	d.mu.Unlock()
 	if d.config.Present != nil {
-		for i := range games.Games {
-			games.Games[i].Present = d.config.Present(games.Games[i].Game)
+		for i := range games {
+			games[i].Present = d.config.Present(games[i].Game)
 		}
 	}
-	slices.SortFunc(games.Games, func(a, b proto.Game) int { return cmp.Compare(a.Game, b.Game) })
-	reply(w, &games)
+	slices.SortFunc(games, func(a, b proto.Game) int { return cmp.Compare(a.Game, b.Game) })
+	return games
+}
+
+func (d *Desk) showGames(w http.ResponseWriter, _ *http.Request) {
+	reply(w, &proto.Games{T: proto.Time(time.Now().UnixMicro()), Games: d.catalogue()})
+}
+
+// showActivity shows what each game has caused so far.
+func (d *Desk) showActivity(w http.ResponseWriter, _ *http.Request) {
+	var stakes map[proto.GameID]uint64
+	if d.config.Stakes != nil {
+		stakes = d.config.Stakes()
+	}
+	shown := control.Activity{Games: []control.Active{}}
+	for _, g := range d.catalogue() {
+		active := control.Active{Game: g.Game, Name: g.Name, Present: g.Present, Interval: g.Interval, Stakes: stakes[g.Game]}
+		if d.config.Sent != nil {
+			active.SentBytes = d.config.Sent(g.Game)
+		}
+		shown.Games = append(shown.Games, active)
+	}
+	reply(w, &shown)
 }
 
 func (d *Desk) showConsumers(w http.ResponseWriter, _ *http.Request) {

@@ -32,7 +32,7 @@ type Top struct {
 type look struct {
 	at        time.Time
 	metrics   map[string]float64 // by name and labels, as they stand in the text
-	games     []proto.Game
+	games     map[proto.GameID]control.Active
 	consumers []control.Consumer
 }
 
@@ -56,10 +56,11 @@ func (c *Top) Run(s *Session) error {
 		io.WriteString(s.Out, screenOpen)
 		defer io.WriteString(s.Out, screenClose)
 	}
-	before, err := lookAt(s.Context, client)
+	first, err := lookAt(s.Context, client)
 	if err != nil {
 		return err
 	}
+	looks := []*look{first} // the last of gamesOver
 	ticker := time.NewTicker(c.Every)
 	defer ticker.Stop()
 	for n := 1; ; n++ {
@@ -75,7 +76,11 @@ func (c *Top) Run(s *Session) error {
 		if err != nil {
 			return err
 		}
-		lines := compare(before, now).lines(c.Admin)
+		for len(looks) > 1 && now.at.Sub(looks[1].at) >= gamesOver {
+			looks = looks[1:]
+		}
+		lines := compare(looks[len(looks)-1], now).lines(c.Admin, compare(looks[0], now).hottest())
+		looks = append(looks, now)
 		if terminal {
 			columns, rows, _ := sizeOf(s.Out)
 			err = paint(s.Out, lines, columns, rows)
@@ -85,7 +90,6 @@ func (c *Top) Run(s *Session) error {
 		if err != nil || n == c.Times {
 			return err
 		}
-		before = now
 	}
 }
 
@@ -128,7 +132,7 @@ func lookAt(ctx context.Context, client *control.Client) (*look, error) {
 	if err != nil {
 		return nil, err
 	}
-	games, err := client.Games(ctx)
+	activity, err := client.Activity(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +140,10 @@ func lookAt(ctx context.Context, client *control.Client) (*look, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &look{at: time.Now(), metrics: map[string]float64{}, games: games.Games, consumers: consumers.Consumers}
+	l := &look{at: time.Now(), metrics: map[string]float64{}, games: map[proto.GameID]control.Active{}, consumers: consumers.Consumers}
+	for _, g := range activity.Games {
+		l.games[g.Game] = g
+	}
 	for line := range strings.Lines(text) {
 		line = strings.TrimSpace(line)
 		if at := strings.LastIndexByte(line, ' '); at > 0 && line[0] != '#' {
@@ -210,10 +217,42 @@ var stages = []struct{ name, title string }{
 	{"server_broadcast_spread_seconds", "broadcast, first to last"},
 }
 
-const gamesShown = 8
+const (
+	gamesShown = 8
+
+	// gamesOver is the time over which games are compared: odds come in bursts, one per interval.
+	gamesOver = 10 * time.Second
+)
+
+// heat is what a game costs the server: its part of all stakes and of all bytes of broadcasts.
+type heat struct {
+	control.Active
+	stakes, bytes float64 // per second
+	part          float64 // of both
+}
+
+// hottest are the games that have cost the most since the look before; those that nothing has happened in stand by who is there.
+func (c comparison) hottest() (games []heat) {
+	var stakes, bytes float64
+	for id, g := range c.games {
+		before := c.before.games[id]
+		if before.Stakes > g.Stakes || before.SentBytes > g.SentBytes {
+			before = control.Active{} // the server has started anew
+		}
+		h := heat{Active: g, stakes: float64(g.Stakes-before.Stakes) / c.seconds, bytes: float64(g.SentBytes-before.SentBytes) / c.seconds}
+		games, stakes, bytes = append(games, h), stakes+h.stakes, bytes+h.bytes
+	}
+	for i := range games {
+		games[i].part = games[i].stakes/max(stakes, 1e-9) + games[i].bytes/max(bytes, 1e-9)
+	}
+	slices.SortFunc(games, func(a, b heat) int {
+		return cmp.Or(cmp.Compare(b.part, a.part), cmp.Compare(b.Present, a.Present), cmp.Compare(a.Game, b.Game))
+	})
+	return games[:min(len(games), gamesShown)]
+}
 
 // lines is the screen.
-func (c comparison) lines(server string) []string {
+func (c comparison) lines(server string, games []heat) []string {
 	value := func(name string) float64 { return c.sum(name) }
 	sockets := func(state string) string { return short(value(`server_kernel_tcp_sockets{state="` + state + `"}`)) }
 	kernel := func(counter string) string {
@@ -244,11 +283,9 @@ func (c comparison) lines(server string) []string {
 		lines = append(lines, fmt.Sprintf("%-26s %9s %9s %9s %9s", s.title, span(c.quantile(s.name, .5)), span(c.quantile(s.name, .9)),
 			span(c.quantile(s.name, .99)), short(c.rate(s.name+"_count"))))
 	}
-	lines = append(lines, "", fmt.Sprintf("%-8s %9s %9s  %s", "game", "present", "odds", "hottest games"))
-	games := slices.Clone(c.games)
-	slices.SortStableFunc(games, func(a, b proto.Game) int { return cmp.Compare(b.Present, a.Present) })
-	for _, g := range games[:min(len(games), gamesShown)] {
-		lines = append(lines, fmt.Sprintf("%-8d %9d %9s  %s", g.Game, g.Present, span(float64(g.Interval)/1e6), printable(g.Name)))
+	lines = append(lines, "", fmt.Sprintf("%-8s %9s %9s %9s %9s  %s", "game", "stakes/s", "bytes/s", "present", "odds", "hottest games"))
+	for _, g := range games {
+		lines = append(lines, fmt.Sprintf("%-8d %9s %9s %9d %9s  %s", g.Game, short(g.stakes), short(g.bytes), g.Present, span(float64(g.Interval)/1e6), printable(g.Name)))
 	}
 	lines = append(lines, "", fmt.Sprintf("%-8s %9s  %s", "account", "unread", "slowest readers"))
 	for _, s := range c.consumers {

@@ -30,6 +30,7 @@
 //	GET  /healthz                                         "ok" while the process answers at all
 //	GET  /readyz                                          "ok", or 503 and why not
 //	GET  /metrics                                         Prometheus' text format
+//	GET  /v1/activity                                     Activity
 //	GET  /v1/consumers                                    Consumers
 //	GET  /log                                             Logging
 //	PUT  /log                            Logging          Logging
@@ -81,6 +82,7 @@ const (
 	PathReady         = "/readyz"
 	PathMetrics       = "/metrics"
 	PathBackup        = "/v1/backup"
+	PathActivity      = "/v1/activity"
 	PathConsumers     = "/v1/consumers"
 	PathLog           = "/log"
 	PathProcess       = "/v1/process"
@@ -246,6 +248,26 @@ func (c *Client) Ready(ctx context.Context) error {
 func (c *Client) Metrics(ctx context.Context) (string, error) {
 	body, err := c.do(ctx, http.MethodGet, PathMetrics, nil)
 	return string(body), err
+}
+
+// Activity is what each game has caused since the server started, by id.
+type Activity struct {
+	Games []Active `json:"games"`
+}
+
+// Active is a game that is not over for long.
+type Active struct {
+	Game      proto.GameID `json:"game"`
+	Name      string       `json:"name"`
+	Present   int          `json:"present"`    // connections
+	Interval  proto.Time   `json:"interval"`   // between two distributions of odds, µs
+	Stakes    uint64       `json:"stakes"`     // and sales, as of the last distribution
+	SentBytes uint64       `json:"sent_bytes"` // of broadcasts
+}
+
+// Activity shows what games have caused.
+func (c *Client) Activity(ctx context.Context) (*Activity, error) {
+	return get[Activity](ctx, c, PathActivity)
 }
 
 // Consumers are the connections that have left the most unread, the worst first; at most 8.
