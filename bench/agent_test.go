@@ -55,7 +55,9 @@ func TestAgentsPlayAsOne(t *testing.T) {
 	early.skew, late.skew, late.Workers = 3*time.Hour, -90*time.Second, 2
 	one, _ := hire(t, early)
 	two, _ := hire(t, late)
-	plan := dealt(target, one, two)
+	way := plug(t, two)
+	way.back = 20 * time.Millisecond // by which the ways there and back differ: half of it is the error that nobody can see
+	plan := dealt(target, one, way.address)
 	plan.During = h.match
 	report, err := Run(t.Context(), plan)
 	if err != nil {
@@ -89,6 +91,9 @@ func TestAgentsPlayAsOne(t *testing.T) {
 		if a.Users != want.users || a.Workers != want.workers || a.Died != "" || a.Frames == 0 || a.ClockError <= 0 || wrong > time.Duration(a.ClockError*1000)+time.Microsecond {
 			t.Errorf("agent %d: %+v", i, a)
 		}
+	}
+	if least := float64((way.back / 2).Microseconds()); report.Agents[1].ClockError < least || report.Clocks.Spread < least || report.Clocks.Published < least {
+		t.Errorf("the errors are less than half of the way's: %+v, %+v", report.Agents[1], report.Clocks)
 	}
 	if c := report.Clocks; c == nil || c.ServerError <= 0 || c.Published <= c.ServerError || c.Spread < report.Agents[0].ClockError {
 		t.Errorf("%+v", c)
@@ -135,6 +140,7 @@ func TestAgentsFindWhatIsPlanted(t *testing.T) {
 // cable is a way to an agent that can be pulled: then nothing comes through any more, and no end of it either.
 type cable struct {
 	address string
+	back    time.Duration // how much longer the way back is; set before the first call
 	pulled  atomic.Bool
 }
 
@@ -147,10 +153,11 @@ func plug(t *testing.T, to string) *cable {
 	c := &cable{address: l.Addr().String()}
 	var all sync.WaitGroup
 	ctx, end := context.WithCancel(context.Background())
-	carry := func(from, to net.Conn) {
+	carry := func(from, to net.Conn, longer time.Duration) {
 		b := make([]byte, 64<<10)
 		for {
 			n, err := from.Read(b)
+			time.Sleep(longer)
 			for c.pulled.Load() {
 				if ctx.Err() != nil {
 					return
@@ -175,8 +182,8 @@ func plug(t *testing.T, to string) *cable {
 				continue
 			}
 			context.AfterFunc(ctx, func() { near.Close(); far.Close() })
-			all.Go(func() { carry(near, far) })
-			all.Go(func() { carry(far, near) })
+			all.Go(func() { carry(near, far, 0) })
+			all.Go(func() { carry(far, near, c.back) })
 		}
 	})
 	t.Cleanup(func() {
