@@ -76,6 +76,7 @@ var page string
 
 var layout = template.Must(template.New("sheet").Funcs(template.FuncMap{
 	"ms":      milliseconds,
+	"milli":   func(us float64) string { return fmt.Sprintf("%.2f", us/1000) },
 	"short":   func(v float64) string { return short(round(v)) },
 	"count":   grouped,
 	"percent": func(v float64) string { return fmt.Sprintf("%.0f %%", 100*v) },

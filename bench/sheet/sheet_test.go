@@ -68,12 +68,15 @@ func TestSheet(t *testing.T) {
 	broken := sample(2)
 	broken.Checks[0].Failed, broken.Checks[0].Example = 1, "player <b>3</b>"
 	broken.Generator.Bottleneck = true
+	broken.Agents = []bench.AgentPart{{Address: "10.0.0.7:9100", Users: 50, ClockAhead: -90_000_000, ClockError: 250, Died: "nothing was heard of it for <5s>", DiedAt: 12.5}}
+	broken.Clocks = &bench.Clocks{ServerAhead: 70, ServerError: 350, Published: 600, Spread: 500}
 	s := &Sheet{Title: "A & B", Made: time.Unix(1671382803, 0), Command: "server bench report", Study: study,
 		Groups: []*Group{{Name: "before", Runs: []*bench.Report{sample(1)}}, {Name: "after", Runs: []*bench.Report{broken}}}}
 	page := written(t, s)
 	for _, want := range []string{"A &amp; B", "Every audit agreed.", "was broken 1 times", "player &lt;b&gt;3&lt;/b&gt;", "The generator was the bottleneck",
 		"server bench run football", "1,234,567", "Kiviat diagrams", "Side by side", "2.00 ×", "before (1), after (1) have fewer than 5 runs",
-		"throughput and the models fitted to it", "linear extrapolation misleads", "ListenDrops", "Productivity", "baseline", "99.99 %", "ESS, effective scalability"} {
+		"throughput and the models fitted to it", "linear extrapolation misleads", "ListenDrops", "Productivity", "baseline", "99.99 %", "ESS, effective scalability",
+		"10.0.0.7:9100", "died 12.5 s after the start: nothing was heard of it for &lt;5s&gt;", "-90000.00", "0.25", "the delivery spread over all agents to ± 0.50 ms"} {
 		if !strings.Contains(page, want) {
 			t.Errorf("the page lacks %q", want)
 		}
