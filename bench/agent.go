@@ -28,15 +28,18 @@ type Agent struct {
 	Workers int          // event loops, 0: one for each CPU
 	Log     *slog.Logger
 
-	busy     atomic.Bool // with a run
+	turn     chan struct{} // holds one while a run goes on; made by Serve
 	skew     time.Duration
 	patience patience
 }
 
-// strangerMax bounds the time in which a coordinator proves that it has the secret, taskMax that until it has a task.
+// strangerMax bounds the time in which a coordinator proves that it has the secret, taskMax that until it has a task, turnMax that until a task has
+// its turn.
 const (
 	strangerMax = 5 * time.Second
 	taskMax     = 30 * time.Second
+	// A coordinator may call for its next run before we have heard that it has hung up on the last one.
+	turnMax = 2 * time.Second
 )
 
 // checkOpen refuses to listen where strangers could have this host play against anybody.
@@ -54,6 +57,7 @@ func (a *Agent) Serve(ctx context.Context, l net.Listener) error {
 		return err
 	}
 	a.log().Info("waiting for coordinators", "on", l.Addr().String())
+	a.turn = make(chan struct{}, 1)
 	var all sync.WaitGroup
 	defer all.Wait()
 	defer context.AfterFunc(ctx, func() { l.Close() })()
@@ -106,10 +110,14 @@ func (a *Agent) answer(ctx context.Context, conn net.Conn) error {
 		return errors.New("it has no task")
 	}
 	conn.SetReadDeadline(time.Time{})
-	if !a.busy.CompareAndSwap(false, true) {
+	select {
+	case a.turn <- struct{}{}:
+		defer func() { <-a.turn }()
+	case <-time.After(turnMax):
 		return l.say(word{Refused: "it plays in another run; wait for its end"})
+	case <-ctx.Done():
+		return nil
 	}
-	defer a.busy.Store(false)
 	run, err := a.prepare(ctx, w.Task, l)
 	if err != nil {
 		return l.say(word{Refused: err.Error()})
@@ -180,7 +188,8 @@ func (a *Agent) prepare(ctx context.Context, t *task, l *line) (*agentRun, error
 	return r, nil
 }
 
-// conduct does what the coordinator says until the last phase, or until nothing is heard of it.
+// conduct does what the coordinator says until that hangs up, or until nothing is heard of it. Hanging up is left to the coordinator: words of its
+// that we had not read would take our last one with them.
 func (r *agentRun) conduct(ctx context.Context) error {
 	defer r.end()
 	if err := r.line.say(word{Ready: true}); err != nil {
@@ -210,6 +219,9 @@ func (r *agentRun) conduct(ctx context.Context) error {
 	for {
 		select {
 		case h := <-words:
+			if h.err != nil && r.over() {
+				return nil // it has heard all that there was, and so hung up
+			}
 			if h.err != nil {
 				return fmt.Errorf("the coordinator has gone, and the run with it: %w", h.err)
 			}
@@ -225,13 +237,18 @@ func (r *agentRun) conduct(ctx context.Context) error {
 			}
 		case t := <-r.crew.tallies:
 			r.take(t)
-			if len(r.tails) == len(r.crew.workers) {
+			if r.over() {
 				r.log.Info("the run is over")
-				return r.report()
+				if err := r.report(); err != nil {
+					return err
+				}
 			}
 		case <-tick.C:
 			if time.Since(r.heardAt) > r.plan.patience.silence {
 				return fmt.Errorf("nothing was heard of the coordinator for %s: the run is over", r.plan.patience.silence)
+			}
+			if r.over() {
+				continue
 			}
 			if err := r.report(); err != nil {
 				return fmt.Errorf("the coordinator has gone, and the run with it: %w", err)
@@ -245,6 +262,8 @@ func (r *agentRun) conduct(ctx context.Context) error {
 
 func (r *agentRun) obey(w word, at int64, begin *time.Timer) error {
 	switch {
+	case r.over():
+		// What has crossed our last word needs no answer.
 	case w.Clock != nil:
 		w.Clock.Received = at
 		if w.Clock.Ahead != 0 && r.start != 0 {
@@ -274,11 +293,14 @@ func (r *agentRun) take(t *tally) {
 	r.crew.giveBack(t)
 }
 
+// over says whether all workers have ended.
+func (r *agentRun) over() bool { return len(r.tails) == len(r.crew.workers) }
+
 // report says what was counted since the last time.
 func (r *agentRun) report() error {
 	r.own.sample(r.watch.from)
 	var tails []*tail
-	if len(r.tails) == len(r.crew.workers) {
+	if r.over() {
 		tails = r.tails
 	}
 	r.sum.gauge = gauge{}
@@ -297,7 +319,7 @@ func (r *agentRun) end() {
 		r.crew.close()
 		return
 	}
-	if len(r.tails) == len(r.crew.workers) {
+	if r.over() {
 		return
 	}
 	if r.phase < phaseFarewell {

@@ -55,8 +55,7 @@ func TestAgentsPlayAsOne(t *testing.T) {
 	early.skew, late.skew, late.Workers = 3*time.Hour, -90*time.Second, 2
 	one, _ := hire(t, early)
 	two, _ := hire(t, late)
-	way := plug(t, two)
-	way.back = 20 * time.Millisecond // by which the ways there and back differ: half of it is the error that nobody can see
+	way := plug(t, two, 20*time.Millisecond) // by which the ways there and back differ: half of it is the error that nobody can see
 	plan := dealt(target, one, way.address)
 	plan.During = h.match
 	report, err := Run(t.Context(), plan)
@@ -140,17 +139,17 @@ func TestAgentsFindWhatIsPlanted(t *testing.T) {
 // cable is a way to an agent that can be pulled: then nothing comes through any more, and no end of it either.
 type cable struct {
 	address string
-	back    time.Duration // how much longer the way back is; set before the first call
+	back    time.Duration // how much longer the way back is
 	pulled  atomic.Bool
 }
 
-func plug(t *testing.T, to string) *cable {
+func plug(t *testing.T, to string, back time.Duration) *cable {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &cable{address: l.Addr().String()}
+	c := &cable{address: l.Addr().String(), back: back}
 	var all sync.WaitGroup
 	ctx, end := context.WithCancel(context.Background())
 	carry := func(from, to net.Conn, longer time.Duration) {
@@ -215,7 +214,7 @@ func TestAgentDies(t *testing.T) {
 			}
 			one, _ := hire(t, agentOf(base))
 			two, leave := hire(t, agentOf(base))
-			way := plug(t, two)
+			way := plug(t, two, 0)
 			plan := dealt(target, one, way.address)
 			plan.patience = base.patience
 			plan.During = func(ctx context.Context) error {
@@ -312,9 +311,6 @@ func TestCoordinatorDies(t *testing.T) {
 	r.hangUp()
 	if err := h.await(t.Context(), func() bool { return h.there == 0 }); err != nil {
 		t.Fatal(err)
-	}
-	for a.busy.Load() {
-		time.Sleep(time.Millisecond)
 	}
 	plan = dealt(plan.Target, address)
 	plan.Duration = 100 * time.Millisecond

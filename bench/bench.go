@@ -89,12 +89,12 @@ func Run(ctx context.Context, plan Plan) (*Report, error) {
 		r.crew.start(r.base)
 	} else {
 		r.begin(beside)
-		defer r.dismiss()
 	}
 	elsewhere := plan.Server == nil && plan.Desk != nil && !target.here()
 	r.watch = startWatch(beside, r.base, plan.Server, plan.Desk, elsewhere)
 	r.conduct(ctx)
 	end()
+	r.dismiss()
 	<-r.watch.done
 	if plan.Live && plan.Progress != nil {
 		fmt.Fprint(plan.Progress, "\r\x1b[K")

@@ -183,13 +183,10 @@ func (r *run) listen(a *remote) {
 	}
 }
 
-// tell says a word to an agent that lives.
+// tell says a word to an agent that lives. That it cannot be said shows in what is heard.
 func (r *run) tell(a *remote, w word) {
-	if a.died != "" || a.done {
-		return
-	}
-	if err := a.line.say(w); err != nil {
-		r.mourn(a, err.Error())
+	if a.died == "" && !a.done {
+		a.line.say(w)
 	}
 }
 
@@ -277,7 +274,9 @@ func (r *run) markRemotes(where func(a *remote) *part) {
 
 // dismiss lets all agents go.
 func (r *run) dismiss() {
-	r.beat.Stop()
+	if r.beat != nil {
+		r.beat.Stop()
+	}
 	for _, a := range r.remotes {
 		a.hangUp()
 	}
