@@ -52,7 +52,7 @@ if server tune check --connections "$N" >/out/check-fresh.txt 2>&1; then
 	wrong "check is content with a fresh kernel"
 fi
 say "with a fresh kernel, check for $N connections says:"
-grep -A2 '^short' /out/check-fresh.txt >>/out/tune.txt
+grep -A2 '^short' /out/check-fresh.txt | grep -v '^--' >>/out/tune.txt
 grep '^absent' /out/check-fresh.txt >>/out/tune.txt
 say "what apply will change:"
 server tune plan --connections "$N" 2>&1 | grep '^[-+]' >>/out/tune.txt
