@@ -23,7 +23,6 @@ type remote struct {
 	clock   clock
 	start   time.Duration // what clock.ahead was when its instants began to count
 	heardAt time.Time
-	gauge   gauge
 	done    bool   // its last tally has come
 	died    string // why; empty: it has not
 	diedAt  time.Duration

@@ -103,10 +103,23 @@ func (c *Client) Receive() (proto.Message, error) {
 	return c.receive()
 }
 
+func (c *Client) readFrame() (ws.Frame, error) {
+	h, err := ws.ReadHeader(c.rw)
+	switch {
+	case err != nil:
+		return ws.Frame{}, err
+	case h.Length > messageMax:
+		return ws.Frame{}, errTooBig
+	}
+	payload := make([]byte, h.Length)
+	_, err = io.ReadFull(c.rw, payload)
+	return ws.Frame{Header: h, Payload: payload}, err
+}
+
 func (c *Client) receive() (proto.Message, error) {
 	c.conn.SetDeadline(time.Now().Add(c.Patience))
 	for assembly := (assembly{}); ; {
-		f, err := ws.ReadFrame(c.rw)
+		f, err := c.readFrame()
 		if err != nil {
 			return nil, err
 		}
