@@ -181,3 +181,31 @@ func TestTLSFlags(t *testing.T) {
 		}
 	}
 }
+
+// Players over TLS: they come, stake, lose their connections and read badly, and all books agree.
+func TestBenchOverTLS(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := start(t, t.TempDir(), append(issue(t, dir, "first.example"), "--guest-credits", "1000000")...)
+	target := []string{"--target", "wss://" + s.tls, "--admin", s.desk.Base, "--no-limit", "--json", "-"}
+	text := shortGame + "[players]\nthink = [\"50ms\", \"200ms\"]\nchurn = 0.2\nread_slowly = 0.1\nslow_bytes = 100\n[[storms]]\nat = \"1s\"\nshare = 0.5\nback = \"500ms\"\n"
+	run := append([]string{"run", scenario(t, text)}, target...)
+	report, said, err := benched(t, append(run, "--ca", filepath.Join(dir, "tls.crt"))...)
+	if err != nil || report == nil {
+		t.Fatalf("%v\n%s", err, said)
+	}
+	if c := report.Connections; c.Returned == 0 || report.Stakes.Receipts < 100 {
+		t.Errorf("%+v, %+v", c, report.Stakes)
+	}
+	if report, said, err = benched(t, append(run, "--insecure", "--duration", "500ms")...); err != nil || report == nil {
+		t.Errorf("whoever trusts anyone: %v\n%s", err, said)
+	}
+	if report, said, err = benched(t, run...); err == nil || report != nil || !strings.Contains(said, "certificate") {
+		t.Errorf("whoever trusts the system's: %v\n%s", err, said)
+	}
+	if got := s.metrics(); got["server_tls_handshakes_total"] < 120 || got[`server_tls_failed_total{reason="broken"}`] != 0 {
+		t.Errorf("%v handshakes, %v broken", got["server_tls_handshakes_total"], got[`server_tls_failed_total{reason="broken"}`])
+	}
+	s.stop()
+	s.audited()
+}

@@ -166,7 +166,7 @@ func (a *Agent) prepare(ctx context.Context, t *task, l *line) (*agentRun, error
 		return nil, err
 	}
 	r.users = t.Deal.users(r.plan.Users, r.plan.Workers)
-	target, err := resolve(ctx, r.plan.Target, r.plan.Through)
+	target, err := resolve(ctx, r.plan.Target, r.plan.Through, r.plan.Trust)
 	if err != nil {
 		return nil, err
 	}
@@ -177,7 +177,7 @@ func (a *Agent) prepare(ctx context.Context, t *task, l *line) (*agentRun, error
 		return nil, err
 	}
 	for _, url := range target.urls() {
-		if err := knock(ctx, url); err != nil {
+		if err := target.knock(ctx, url); err != nil {
 			return nil, err
 		}
 	}

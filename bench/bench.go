@@ -48,7 +48,7 @@ func Run(ctx context.Context, plan Plan) (*Report, error) {
 	if err := plan.check(); err != nil {
 		return nil, fmt.Errorf("plan a run: %w", err)
 	}
-	target, err := resolve(ctx, plan.Target, plan.Through)
+	target, err := resolve(ctx, plan.Target, plan.Through, plan.Trust)
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +62,7 @@ func Run(ctx context.Context, plan Plan) (*Report, error) {
 	}
 	if !plan.Reconnect {
 		for _, url := range target.urls() {
-			if err := knock(ctx, url); err != nil {
+			if err := target.knock(ctx, url); err != nil {
 				return nil, err
 			}
 		}

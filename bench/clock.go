@@ -70,14 +70,14 @@ type reading struct {
 
 // timekeeper asks the server for the time.
 type timekeeper struct {
-	target string
+	target *target
 	watch  stopwatch
 	client *Client
 }
 
 func (s *timekeeper) ask(ctx context.Context) (r reading, err error) {
 	if s.client == nil {
-		if s.client, err = call(ctx, s.target); err != nil {
+		if s.client, err = s.target.call(ctx, s.target.urls()[0]); err != nil {
 			return r, err
 		}
 		s.client.Patience = watchEvery // a server that stands still tells no time
@@ -91,7 +91,7 @@ func (s *timekeeper) ask(ctx context.Context) (r reading, err error) {
 	}
 	told, ok := m.(*proto.Clock)
 	if !ok {
-		return r, fmt.Errorf("ask %s for the time: it says %s", s.target, m.Type())
+		return r, fmt.Errorf("ask %s for the time: it says %s", s.target.raw, m.Type())
 	}
 	r.told = int64(told.T) * 1000
 	return r, nil

@@ -69,7 +69,7 @@ func (r *run) muster(ctx context.Context, t *target) error {
 	}
 	r.gauges = make([]gauge, len(r.remotes))
 	if err == nil {
-		r.timekeeper = &timekeeper{target: t.urls()[0], watch: r.stopwatch}
+		r.timekeeper = &timekeeper{target: t, watch: r.stopwatch}
 		for range exchanges {
 			told, failed := r.timekeeper.ask(ctx)
 			if failed != nil {

@@ -3,6 +3,7 @@ package bench
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -30,8 +31,11 @@ type Client struct {
 }
 
 // Dial connects to ws://host:port/ws, up to the end of the handshake.
-func Dial(ctx context.Context, target string) (*Client, error) {
-	dialer := ws.Dialer{Protocols: []string{subprotocol}, Timeout: 10 * time.Second}
+func Dial(ctx context.Context, target string) (*Client, error) { return DialTLS(ctx, target, nil) }
+
+// DialTLS is Dial, to wss://host:port/ws as well. Where c is nil, the system says whom to trust.
+func DialTLS(ctx context.Context, target string, c *tls.Config) (*Client, error) {
+	dialer := ws.Dialer{Protocols: []string{subprotocol}, Timeout: 10 * time.Second, TLSConfig: c}
 	conn, buffered, handshake, err := dialer.Dial(ctx, target)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", target, err)
@@ -40,38 +44,38 @@ func Dial(ctx context.Context, target string) (*Client, error) {
 		conn.Close()
 		return nil, fmt.Errorf("dial %s: subprotocol %q instead of %q", target, handshake.Protocol, subprotocol)
 	}
-	c := &Client{
+	client := &Client{
 		Patience: 10 * time.Second, conn: conn,
 		id: proto.RequestID(time.Now().UnixMicro()), // new to an account that was used before
 	}
 	if buffered == nil { // nothing came right behind the handshake
 		buffered = bufio.NewReader(conn)
 	}
-	c.rw = struct {
+	client.rw = struct {
 		io.Reader
 		io.Writer
 	}{buffered, conn}
-	return c, nil
+	return client, nil
 }
 
 // knock finds out whether there is anyone, so that a wrong target is one line and not ten thousand faults.
-func knock(ctx context.Context, target string) error {
-	c, err := call(ctx, target)
+func (t *target) knock(ctx context.Context, url string) error {
+	c, err := t.call(ctx, url)
 	if err != nil {
 		return err
 	}
 	return c.Close()
 }
 
-// call is Dial with a remedy where nobody answers.
-func call(ctx context.Context, target string) (*Client, error) {
-	c, err := Dial(ctx, target)
+// call is Dial, to one of the target's URLs, with a remedy where nobody answers.
+func (t *target) call(ctx context.Context, at string) (*Client, error) {
+	c, err := DialTLS(ctx, at, t.tls)
 	if err == nil {
 		return c, nil
 	}
 	var address *net.OpError
 	if errors.As(err, &address) && errors.Is(err, unix.ECONNREFUSED) {
-		u, _ := url.Parse(target)
+		u, _ := url.Parse(at)
 		return nil, fmt.Errorf("nothing listens at %s: start the server, or name another --target", u.Host)
 	}
 	return nil, err

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,7 +24,8 @@ import (
 
 // Plan is what a run shall do. The zero value of a field is its default.
 type Plan struct {
-	Target string // ws://host:port/ws
+	Target string // ws://host:port/ws, or wss://
+	Trust  Trust  // of wss
 	// Through are addresses of the server's host to connect to, one for each player in turn. Nil: what Target's name stands for.
 	Through     []netip.Addr
 	Users       int     // players, a connection each
@@ -345,23 +348,28 @@ const _ = uint(1<<24 - 1<<16 - 2 - usersMax)
 // target is the server as a worker connects to it.
 type target struct {
 	raw        string
-	host, path string // as the handshake names them
-	through    bool   // the addresses are the plan's
+	tls        *tls.Config // nil: ws
+	host, path string      // as the handshake names them
+	through    bool        // the addresses are the plan's
 	addresses  []netip.Addr
 	port       int
 	loopback   bool // IPv4 loopback: every player gets a source address of its own
 }
 
-func resolve(ctx context.Context, raw string, through []netip.Addr) (*target, error) {
+func resolve(ctx context.Context, raw string, through []netip.Addr, trust Trust) (*target, error) {
 	u, err := url.Parse(raw)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("read the target: %w", err)
-	case u.Scheme != "ws":
-		return nil, fmt.Errorf("read the target %q: want ws://host:port/ws", raw)
+	case u.Scheme != "ws" && u.Scheme != "wss":
+		return nil, fmt.Errorf("read the target %q: want ws://host:port/ws, or wss://", raw)
 	}
+	secured := u.Scheme == "wss"
 	port := u.Port()
-	if port == "" {
+	switch {
+	case port == "" && secured:
+		port = "443"
+	case port == "":
 		port = "80"
 	}
 	number, err := net.DefaultResolver.LookupPort(ctx, "tcp", port)
@@ -369,6 +377,11 @@ func resolve(ctx context.Context, raw string, through []netip.Addr) (*target, er
 		return nil, fmt.Errorf("read the target %q: %w", raw, err)
 	}
 	t := &target{raw: raw, host: u.Host, path: u.RequestURI(), through: through != nil, addresses: through, port: number}
+	if secured {
+		if t.tls, err = trust.config(u.Hostname()); err != nil {
+			return nil, err
+		}
+	}
 	if through == nil {
 		found, err := net.DefaultResolver.LookupNetIP(ctx, "ip", u.Hostname())
 		if err != nil {
@@ -405,7 +418,8 @@ func (t *target) urls() (urls []string) {
 		return []string{t.raw}
 	}
 	for _, a := range t.addresses {
-		urls = append(urls, "ws://"+netip.AddrPortFrom(a, uint16(t.port)).String()+t.path)
+		scheme, _, _ := strings.Cut(t.raw, "://")
+		urls = append(urls, scheme+"://"+netip.AddrPortFrom(a, uint16(t.port)).String()+t.path)
 	}
 	return urls
 }

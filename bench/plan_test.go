@@ -42,19 +42,22 @@ func TestTargets(t *testing.T) {
 		raw, host, path, address string
 		loopback                 bool
 	}{
+		{"wss://127.0.0.1:8443/ws", "127.0.0.1:8443", "/ws", "127.0.0.1:8443", true},
+		{"wss://127.9.9.9/ws", "127.9.9.9", "/ws", "127.9.9.9:443", true},
 		{"ws://127.0.0.1:8080/ws", "127.0.0.1:8080", "/ws", "127.0.0.1:8080", true},
 		{"ws://127.9.9.9/ws", "127.9.9.9", "/ws", "127.9.9.9:80", true},
 		{"ws://localhost:8080/ws?a=b", "localhost:8080", "/ws?a=b", "127.0.0.1:8080", true},
 		{"ws://[::1]:8080", "[::1]:8080", "/", "[::1]:8080", false},
 		{"ws://192.0.2.1:8080/ws", "192.0.2.1:8080", "/ws", "192.0.2.1:8080", false},
 	} {
-		got, err := resolve(t.Context(), row.raw, nil)
+		got, err := resolve(t.Context(), row.raw, nil, Trust{})
 		if err != nil {
 			t.Errorf("%s: %v", row.raw, err)
 			continue
 		}
 		address := netip.AddrPortFrom(got.addresses[0], uint16(got.port)).String()
-		if got.host != row.host || got.path != row.path || address != row.address || got.loopback != row.loopback {
+		if got.host != row.host || got.path != row.path || address != row.address || got.loopback != row.loopback ||
+			(got.tls != nil) != strings.HasPrefix(row.raw, "wss") {
 			t.Errorf("%s: %+v", row.raw, got)
 		}
 	}
@@ -64,7 +67,7 @@ func TestTargets(t *testing.T) {
 func TestThrough(t *testing.T) {
 	ip := netip.MustParseAddr
 	through, sources := []netip.Addr{ip("10.77.0.1"), ip("10.77.0.2")}, []netip.Addr{ip("10.77.0.7"), ip("10.77.0.8"), ip("10.77.0.9")}
-	got, err := resolve(t.Context(), "ws://[::]:8080/ws", through)
+	got, err := resolve(t.Context(), "ws://[::]:8080/ws", through, Trust{})
 	if err != nil || got.loopback || !slices.Equal(got.urls(), []string{"ws://10.77.0.1:8080/ws", "ws://10.77.0.2:8080/ws"}) {
 		t.Errorf("%+v, %v: %v", got, got.urls(), err)
 	}
@@ -77,7 +80,7 @@ func TestThrough(t *testing.T) {
 	if len(pairs) != 6 {
 		t.Errorf("6 pairs of addresses are possible, used are %v", pairs)
 	}
-	near, err := resolve(t.Context(), "ws://[::]:8080/ws", []netip.Addr{ip("127.0.0.2"), ip("127.0.0.3")})
+	near, err := resolve(t.Context(), "ws://[::]:8080/ws", []netip.Addr{ip("127.0.0.2"), ip("127.0.0.3")}, Trust{})
 	if err != nil || !near.loopback {
 		t.Errorf("%+v: %v", near, err)
 	}

@@ -18,7 +18,7 @@ import (
 
 // player is one bettor and its connection.
 //
-//	away ─▶ connecting ─▶ upgrading ─▶ greeting ─▶ lobby ─▶ joining ─▶ playing ─▶ auditing
+//	away ─▶ connecting (─▶ securing) ─▶ upgrading ─▶ greeting ─▶ lobby ─▶ joining ─▶ playing ─▶ auditing
 //	  ▲                                hello        games     join       stake      account, predictions
 //	  │                                            ▲                      │
 //	  └── any, when the connection is lost         └─ leaving ◀───────────┘ the game has ended
@@ -36,6 +36,7 @@ type player struct {
 	unsent   []byte // what the kernel did not take
 	cut      []byte // the beginning of a frame
 	assembly assembly
+	tls      *secure // nil: there is none
 
 	due   time.Duration // when to act, if timer is set
 	timer int32         // place in worker.timers
@@ -106,6 +107,7 @@ type stage uint8
 const (
 	stageAway stage = iota
 	stageConnecting
+	stageSecuring
 	stageUpgrading
 	stageGreeting
 	stageLobby

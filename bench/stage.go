@@ -24,7 +24,8 @@ import (
 
 // Stage is where a scenario is played: on a server that runs, or on one of its own.
 type Stage struct {
-	Target string // ws://host:port/ws; empty: a server is started, and stopped and audited afterwards
+	Target string // ws://host:port/ws, or wss://; empty: a server is started, and stopped and audited afterwards
+	Trust  Trust  // see Plan
 	Admin  string // http://host:port of its operators, to open the scenario's games; empty: players join what there is
 	Token  string // for operators
 	Alone  bool   // nobody else plays in the games that the scenario opens there; on an own server nobody does
@@ -63,7 +64,7 @@ func (s *Scenario) Run(ctx context.Context, on Stage) (report *Report, err error
 		return nil, errors.New("agents play on a server that they can reach: name it (--target ws://HOST:PORT, and --admin)")
 	}
 	if on.Target != "" {
-		if t, err := resolve(ctx, on.Target, on.Through); on.Server == nil && err == nil && t.here() {
+		if t, err := resolve(ctx, on.Target, on.Through, on.Trust); on.Server == nil && err == nil && t.here() {
 			on.Server = listenerPID(on.Target)
 		}
 		return s.play(ctx, &on)
@@ -152,7 +153,8 @@ func (s *Scenario) play(ctx context.Context, on *Stage) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	plan.Target, plan.Through, plan.Sources, plan.Workers, plan.Server = on.Target, on.Through, on.Sources, on.Workers, on.Server
+	plan.Target, plan.Trust = on.Target, on.Trust
+	plan.Through, plan.Sources, plan.Workers, plan.Server = on.Through, on.Sources, on.Workers, on.Server
 	plan.Agents, plan.Secret = on.Agents, on.Secret
 	plan.Alone = (on.Alone || on.Binary != "" || on.Agents != nil) && on.Admin != "" // a server that many hosts load is there for them alone
 	plan.Log, plan.Progress, plan.Live, plan.patience = on.Log, on.Progress, on.Live, on.patience
@@ -197,11 +199,11 @@ func (s *Scenario) play(ctx context.Context, on *Stage) (*Report, error) {
 
 // look finds out before a run what would make it one of faults only: nobody there, no guests welcome, no game.
 func (on *Stage) look(ctx context.Context, s *Scenario) error {
-	t, err := resolve(ctx, on.Target, on.Through)
+	t, err := resolve(ctx, on.Target, on.Through, on.Trust)
 	if err != nil {
 		return err
 	}
-	c, err := call(ctx, t.urls()[0])
+	c, err := t.call(ctx, t.urls()[0])
 	if err != nil {
 		return err
 	}

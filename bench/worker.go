@@ -61,6 +61,8 @@ type worker struct {
 
 	events [eventsMax]unix.EpollEvent
 	in     []byte // what is being read
+	clear  []byte // what is decrypted of it
+	sealed []byte // what is encrypted, and written next
 	out    []byte // the frame being written
 	text   []byte // the request in it
 	oob    []byte // control messages with time stamps
@@ -564,7 +566,7 @@ func remedy(err error) string {
 	return err.Error()
 }
 
-// connected sends the handshake once TCP has connected.
+// connected begins the handshakes once TCP has connected.
 func (w *worker) connected(p *player) {
 	failed, err := unix.GetsockoptInt(int(p.fd), unix.SOL_SOCKET, unix.SO_ERROR)
 	if err == nil && failed != 0 {
@@ -574,8 +576,17 @@ func (w *worker) connected(p *player) {
 		w.lose(p, "connect: "+remedy(err), err.Error())
 		return
 	}
-	p.stage = stageUpgrading
 	w.watch(p, unix.EPOLLIN)
+	if w.target.tls != nil {
+		w.secure(p)
+		return
+	}
+	w.upgrade(p)
+}
+
+// upgrade sends the opening handshake.
+func (w *worker) upgrade(p *player) {
+	p.stage = stageUpgrading
 	nonce := p.nonce()
 	w.out = appendUpgrade(w.out[:0], w.target, nonce)
 	w.write(p, w.out)
@@ -593,8 +604,18 @@ func (w *worker) send(p *player, opcode ws.OpCode, payload []byte) {
 	w.write(p, w.out)
 }
 
-// write writes b, and keeps what the kernel does not take.
+// write writes b, encrypted if there is TLS.
 func (w *worker) write(p *player, b []byte) {
+	if p.tls == nil {
+		w.put(p, b)
+		return
+	}
+	_, _ = p.tls.conn.Write(b) // an error says that the connection has ended: so does the next read
+	w.writeSealed(p)
+}
+
+// put writes b, and keeps what the kernel does not take.
+func (w *worker) put(p *player, b []byte) {
 	if len(p.unsent) > 0 {
 		p.unsent = append(p.unsent, b...)
 		return
@@ -654,7 +675,16 @@ func (w *worker) read(p *player) {
 		w.look()
 	}
 	w.tally.bytes += uint64(n)
-	left := w.take(p, w.in[:kept+n])
+	if p.tls != nil {
+		w.decrypt(p, w.in[kept:kept+n])
+		return
+	}
+	w.takeIn(p, w.in[:kept+n])
+}
+
+// takeIn takes in what is whole of b, and keeps the rest.
+func (w *worker) takeIn(p *player, b []byte) {
+	left := w.take(p, b)
 	if p.fd == unset {
 		return
 	}
@@ -863,6 +893,10 @@ func (w *worker) hangUp(p *player, next stage) {
 	if p.fd != unset {
 		unix.Close(int(p.fd)) // also takes it from the epoll
 		p.fd = unset
+	}
+	if p.tls != nil {
+		p.tls.stop()
+		p.tls = nil
 	}
 	p.cut, p.unsent, p.assembly = nil, nil, assembly{}
 	p.unsure = p.unsure || p.asked == proto.RequestStake

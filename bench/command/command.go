@@ -43,11 +43,13 @@ type Run struct {
 	Scenario string `arg:"" help:"Name of a built-in scenario (see bench scenarios), or a file that ends in .toml."`
 	Variant  string `help:"One of the scenario's variants; all: the scenario and each of them in turn." placeholder:"NAME"`
 
-	Target string `help:"The server's WebSockets. Without it a server is started, and stopped and audited afterwards." placeholder:"ws://HOST:PORT"`
-	Admin  string `help:"The target's operators' listener, where the scenario's games are opened. Without it players join what there is." placeholder:"http://HOST:PORT"`
-	Token  string `help:"Bearer token for operators." env:"SERVER_ADMIN_TOKEN"`
-	Alone  bool   `help:"Nobody else plays in the games that the scenario opens on the target: their odds must add up to the receipts."`
-	PID    []int  `help:"The target's process, to measure, or several: all that they start is measured too. Without it: found by its port, where it is on this host."`
+	Target   string `help:"The server's WebSockets. Without it a server is started, and stopped and audited afterwards." placeholder:"ws[s]://HOST:PORT"`
+	CA       string `name:"ca" type:"existingfile" help:"File of the certificates (PEM) that a target at wss:// is trusted by; without it, the system's." placeholder:"FILE"`
+	Insecure bool   `help:"Trust whatever certificate a target at wss:// shows."`
+	Admin    string `help:"The target's operators' listener, where the scenario's games are opened. Without it players join what there is." placeholder:"http://HOST:PORT"`
+	Token    string `help:"Bearer token for operators." env:"SERVER_ADMIN_TOKEN"`
+	Alone    bool   `help:"Nobody else plays in the games that the scenario opens on the target: their odds must add up to the receipts."`
+	PID      []int  `help:"The target's process, to measure, or several: all that they start is measured too. Without it: found by its port, where it is on this host."`
 
 	Users    int           `help:"Users, instead of the scenario's."`
 	Rate     bench.Rate    `help:"Arrivals, instead of the scenario's." placeholder:"N/s"`
@@ -149,6 +151,9 @@ func (c *Run) play(ctx context.Context, log *slog.Logger, s *bench.Scenario, suf
 	if on.Target != "" {
 		on.Binary = ""
 		on.Target = withPath(on.Target)
+		if on.Trust, err = trust(c.CA, c.Insecure); err != nil {
+			return err
+		}
 	}
 	if !c.Quiet && c.JSON != "-" {
 		on.Progress, on.Live = os.Stderr, terminal(os.Stderr)
@@ -226,10 +231,22 @@ func (c *Agent) Run(ctx context.Context, log *slog.Logger) error {
 
 // withPath adds the path that players connect to, where the target has none.
 func withPath(target string) string {
-	if rest, ok := strings.CutPrefix(target, "ws://"); ok && !strings.Contains(rest, "/") {
+	if _, rest, ok := strings.Cut(target, "://"); ok && !strings.Contains(rest, "/") {
 		return target + "/ws"
 	}
 	return target
+}
+
+// trust is whom a run trusts.
+func trust(file string, anyone bool) (t bench.Trust, err error) {
+	t.Anyone = anyone
+	if file == "" {
+		return t, nil
+	}
+	if t.Roots, err = os.ReadFile(file); err != nil {
+		return t, fmt.Errorf("read whom to trust: %w", err)
+	}
+	return t, nil
 }
 
 // suffixed is the file of one run of several: report.json, report-most-2.json.
