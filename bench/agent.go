@@ -72,7 +72,7 @@ func (a *Agent) Serve(ctx context.Context, l net.Listener) error {
 		all.Go(func() { // ends with the run, or with ctx
 			defer conn.Close()
 			if err := a.answer(ctx, conn); err != nil {
-				a.log().Warn("a coordinator was of no use", "from", conn.RemoteAddr(), "err", err)
+				a.log().Warn("a coordinator's call has ended", "from", conn.RemoteAddr(), "err", err)
 			}
 		})
 	}
@@ -188,6 +188,8 @@ func (a *Agent) prepare(ctx context.Context, t *task, l *line) (*agentRun, error
 	return r, nil
 }
 
+var errBereft = errors.New("the coordinator has gone, and the run with it")
+
 // conduct does what the coordinator says until that hangs up, or until nothing is heard of it. Hanging up is left to the coordinator: words of its
 // that we had not read would take our last one with them.
 func (r *agentRun) conduct(ctx context.Context) error {
@@ -223,11 +225,11 @@ func (r *agentRun) conduct(ctx context.Context) error {
 				return nil // it has heard all that there was, and so hung up
 			}
 			if h.err != nil {
-				return fmt.Errorf("the coordinator has gone, and the run with it: %w", h.err)
+				return fmt.Errorf("%w: %w", errBereft, h.err)
 			}
 			r.heardAt = time.Now()
 			if err := r.obey(h.word, h.at, begin); err != nil {
-				return err
+				return fmt.Errorf("%w: %w", errBereft, err)
 			}
 		case <-begin.C:
 			r.started = true
@@ -240,7 +242,7 @@ func (r *agentRun) conduct(ctx context.Context) error {
 			if r.over() {
 				r.log.Info("the run is over")
 				if err := r.report(); err != nil {
-					return err
+					return fmt.Errorf("%w: %w", errBereft, err)
 				}
 			}
 		case <-tick.C:
@@ -251,7 +253,7 @@ func (r *agentRun) conduct(ctx context.Context) error {
 				continue
 			}
 			if err := r.report(); err != nil {
-				return fmt.Errorf("the coordinator has gone, and the run with it: %w", err)
+				return fmt.Errorf("%w: %w", errBereft, err)
 			}
 		case <-ctx.Done():
 			r.line.say(word{Refused: "it was stopped"})

@@ -231,9 +231,9 @@ func (r *run) hear(h heard) {
 	}
 }
 
-// mourn goes on without an agent.
+// mourn goes on without an agent. When it was heard for the last time counts as the time of its death.
 func (r *run) mourn(a *remote, why string) {
-	a.died, a.diedAt = why, time.Since(r.base)
+	a.died, a.diedAt = why, a.heardAt.Sub(r.base)
 	a.hangUp()
 	g := &r.gauges[a.number]
 	*g = gauge{at: g.at, came: g.came, gone: a.users - g.came}

@@ -157,7 +157,7 @@ func (l *line) introduce(secret string) (*facts, error) {
 	w, err := l.hear()
 	switch {
 	case err != nil:
-		return nil, err
+		return nil, fmt.Errorf("no agent greets us there: %w", err)
 	case w.Greeting == nil || w.Greeting.Protocol != lineProtocol || w.Greeting.Version != lineVersion:
 		return nil, errVersion
 	}

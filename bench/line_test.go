@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"reflect"
 	"strings"
 	"testing"
@@ -211,5 +212,35 @@ func TestLineRefusesWhatIsTooLong(t *testing.T) {
 	go theirs.say(word{Refused: long})
 	if w, err := ours.hear(); err != nil || w.Refused != long {
 		t.Errorf("%d bytes, %v", len(w.Refused), err)
+	}
+}
+
+// Whatever a scenario plans is on the line; what is each host's own is not.
+func TestPlanArrivesWhole(t *testing.T) {
+	for _, s := range Scenarios() {
+		for _, variant := range append([]string{""}, s.Names...) {
+			s, err := ReadScenario(s.Name, variant)
+			if err != nil {
+				t.Fatal(err)
+			}
+			plan, err := s.plan([]Venue{{Game: 7, Weight: 0.5, Class: 1}, {Game: 8, Weight: 0.5}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			plan.Target, plan.Through, plan.Game, plan.Alone, plan.Workers = "ws://10.0.0.1/ws", []netip.Addr{netip.MustParseAddr("10.0.0.1")}, 9, true, 3
+			local := plan
+			local.Secret, local.Agents, local.Sources, local.Server = "s3cret", []string{"a:1"}, plan.Through, []int{1}
+			text, err := json.Marshal(word{Task: &task{Plan: local, Deal: deal{1, 2}}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var w word
+			if err := json.Unmarshal(text, &w); err != nil {
+				t.Fatal(err)
+			}
+			if !reflect.DeepEqual(w.Task.Plan, plan) || w.Task.Deal != (deal{1, 2}) || strings.Contains(string(text), "s3cret") {
+				t.Errorf("%s %s: sent %+v\ncame %+v", s.Name, variant, plan, w.Task.Plan)
+			}
+		}
 	}
 }

@@ -651,7 +651,7 @@ func (r *Report) WriteText(w io.Writer) {
 	}
 	if c := r.Clocks; c != nil {
 		fmt.Fprintf(w, "clocks: the server's %s ms ahead of ours, ± %s ms; with the agents' errors, times from publishing to reading are right to ± %s ms, "+
-			"the delivery spread over all agents to ± %s ms, and times that begin and end with one player by themselves\n",
+			"the delivery spread over all agents to ± %s ms, and times that one host measures alone have no such error\n",
 			signed(c.ServerAhead), milliseconds(int64(c.ServerError)), milliseconds(int64(c.Published)), milliseconds(int64(c.Spread)))
 	}
 	fmt.Fprintf(w, "generator: %.2f µs CPU per delivered frame (%.2f cores), busy %.0f %%\n\n",

@@ -198,6 +198,15 @@ func TestReportSaysWhenTheGeneratorIsToBlame(t *testing.T) {
 		{"it sent late", func(r *Report) { r.Latency.SendLag.P99 = 20_000 }, "sent late: 1 % of the stakes by 20.00 ms"},
 		{"it sent late, but little of the latency is that", func(r *Report) { r.Latency.SendLag.P99 = 10_000 }, ""},
 		{"it read late", func(r *Report) { r.Latency.Odds.P99, r.Latency.ReceiveLag.P99 = 100_000, 30_000 }, "read late: 1 % of its reads came 30.00 ms"},
+		{"one agent of two was full, and in the mean nobody was", func(r *Report) {
+			r.Agents = []AgentPart{{Address: "a:1", Busy: 0.05}, {Address: "b:1", Busy: 0.95}}
+		}, "agent b:1 was a bottleneck: its loops were busy 95 % of the time"},
+		{"one agent of two read late", func(r *Report) {
+			r.Latency.Odds.P99 = 100_000
+			r.Agents = []AgentPart{{Address: "a:1", ReceiveLag: 30_000}, {Address: "b:1"}}
+		}, "agent a:1 was a bottleneck"},
+		{"it had no ports left", func(r *Report) { r.Faults = []Fault{{Kind: "connect: " + shortOfPorts, Count: 3}} }, "the generator was the bottleneck: 3 times, no local port is free"},
+		{"the server was not there", func(r *Report) { r.Faults = []Fault{{Kind: "connect: connection refused"}} }, ""},
 		{"the players were poor", func(r *Report) { r.Stakes.Unplaced = 3000 }, "3,000 of 210,000 planned stakes"},
 	} {
 		r := sampleReport()
@@ -206,6 +215,16 @@ func TestReportSaysWhenTheGeneratorIsToBlame(t *testing.T) {
 		if got := strings.Join(r.Warnings, "; "); row.want == "" && got != "" || !strings.Contains(got, row.want) {
 			t.Errorf("%s: %q, want %q", row.name, got, row.want)
 		}
+		if got := r.Generator.Bottleneck; got != (row.want != "" && r.Stakes.Unplaced == 0) {
+			t.Errorf("%s: marked as a bottleneck: %v", row.name, got)
+		}
+	}
+}
+
+func TestAgainTellsNoSecret(t *testing.T) {
+	got := Again([]string{"server", "bench", "run", "--token", "t0ken", "--agent-token=s3cret", "a b", "--agent-token-file", "file"})
+	if want := "server bench run --token … --agent-token=… 'a b' --agent-token-file file"; got != want {
+		t.Errorf("%s, want %s", got, want)
 	}
 }
 
