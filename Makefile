@@ -12,11 +12,11 @@ run: build ## a live match with simulated players at http://localhost:8080/
 build:
 	$(GO) build -o server .
 
-# What the outside tests need besides Go: a browser, node, two npm packages, systemd to read its units, and what the baseline consists of.
+# What the outside tests need besides Go: a browser, node, two npm packages, systemd to read its units, buildah for the image, and what the baseline consists of.
 setup:
 	@command -v chromium >/dev/null && command -v node >/dev/null && command -v npm >/dev/null && command -v systemd-analyze >/dev/null && \
-		command -v redis-server >/dev/null && test -x /usr/sbin/nginx && test -x /usr/sbin/mariadbd || \
-		(apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium nodejs npm systemd nginx mariadb-server redis-server)
+		command -v buildah >/dev/null && command -v redis-server >/dev/null && test -x /usr/sbin/nginx && test -x /usr/sbin/mariadbd || \
+		(apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium nodejs npm systemd buildah nginx mariadb-server redis-server)
 	cd $(OUTSIDE) && npm ci --no-audit --no-fund --silent
 
 test: setup check ## everything that must hold
@@ -66,10 +66,14 @@ boot: ## a real systemd, in namespaces of its own, runs the server from its unit
 	CGO_ENABLED=0 $(GO) build -o server .
 	tuning/systemd/boot.sh ./server
 
-container: ## an image with nothing but the server; needs podman or docker
-	$(CONTAINER) build -f tuning/Containerfile -t tote .
+container: ## an image with nothing but the server; needs podman, buildah or docker, and no registry
+	rm -rf $(IMAGE) && mkdir -p $(IMAGE)/data
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags="-s -w" -o $(IMAGE)/server .
+	$(CONTAINER) build $(if $(filter docker,$(firstword $(CONTAINER))),,--format docker) -f tuning/Containerfile -t tote $(IMAGE)
+	rm -rf $(IMAGE)
 
-CONTAINER ?= podman
+IMAGE := tuning/image
+CONTAINER ?= $(firstword $(foreach tool,podman buildah docker,$(if $(shell command -v $(tool)),$(tool))) podman)
 
 clean:
 	rm -rf server tote_*.deb data $(OUTSIDE)/node_modules

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -51,7 +52,7 @@ func TestDebianPackage(t *testing.T) {
 		t.Error("two builds of one source differ")
 	}
 	root := image(t)
-	for _, dir := range []string{"var/lib/dpkg/info", "var/lib/dpkg/updates", "var/log"} {
+	for _, dir := range []string{"var/lib/dpkg/info", "var/lib/dpkg/updates", "var/log", "etc/systemd/system/multi-user.target.wants"} {
 		must(0, os.MkdirAll(filepath.Join(root, dir), 0o755))(t)
 	}
 	must(0, os.WriteFile(filepath.Join(root, "var/lib/dpkg/status"), nil, 0o644))(t)
@@ -83,7 +84,18 @@ func TestDebianPackage(t *testing.T) {
 	if !bytes.Contains(must(os.ReadFile(config))(t), []byte("guest-credits = 7")) {
 		t.Error("an upgrade has lost the operator's configuration")
 	}
-	dpkg("--remove", "tote")
+	// Ranges of addresses too, those for the next boots among them. In a network of its own.
+	remove := exec.Command("sh", "-ec", fmt.Sprintf(`ip link set lo up
+%[1]s tune vip add 10.77.0.0/29 --device lo --lasting --root %[2]s
+%[1]s tune vip add 10.78.0.1 --device lo --root %[2]s
+ip addr show lo | grep -q 10.77.0.6
+grep 'vip add 10.77.0.1-10.77.0.6' %[2]s/etc/systemd/system/tote-vip.service
+dpkg --root=%[2]s --force-script-chrootless --force-confold --log=/dev/null --remove tote
+! ip addr show lo | grep -E '10\.7[78]\.'`, installed, root))
+	remove.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	if out, err := remove.CombinedOutput(); err != nil {
+		t.Errorf("remove the package: %v\n%s", err, out)
+	}
 	if _, err := os.Stat(config); err != nil {
 		t.Errorf("a removal has lost the operator's configuration: %v", err)
 	}
@@ -107,39 +119,40 @@ func TestDebianPackage(t *testing.T) {
 	}
 }
 
-// What the Containerfile puts into an image of nothing else serves there, as its user, and its health check finds it.
+// make container builds an image of nothing else; what is in it serves, as its user, and its health check finds it.
 func TestContainer(t *testing.T) {
-	said := map[string][]string{}
-	var user int
-	for line := range strings.Lines(string(must(os.ReadFile("tuning/Containerfile"))(t))) {
-		word, rest, _ := strings.Cut(strings.TrimSpace(strings.TrimPrefix(line, "HEALTHCHECK ")), " ")
-		switch {
-		case strings.HasPrefix(line, "HEALTHCHECK"):
-			word = "HEALTHCHECK"
-			fallthrough
-		case word == "ENTRYPOINT", word == "CMD":
-			var args []string
-			must(0, json.Unmarshal([]byte(strings.TrimPrefix(rest, "CMD ")), &args))(t)
-			said[word] = args
-		case word == "USER":
-			must(fmt.Sscanf(rest, "%d", &user))(t)
+	buildah := []string{"buildah", "--storage-driver", "vfs", "--root", t.TempDir(), "--runroot", t.TempDir()}
+	run(t, "make", "container", "CONTAINER="+strings.Join(buildah, " "))
+	do := func(args ...string) string {
+		return strings.TrimSpace(run(t, buildah[0], slices.Concat(buildah[1:], args)...))
+	}
+	var image struct {
+		Docker struct {
+			Config struct {
+				User            string
+				Entrypoint, Cmd []string
+				Healthcheck     struct{ Test []string }
+			}
 		}
 	}
-	root := t.TempDir()
-	must(0, os.Chmod(filepath.Dir(root), 0o755))(t)
-	must(0, os.Link(must(static())(t), filepath.Join(root, "server")))(t)
-	must(0, os.Mkdir(filepath.Join(root, "data"), 0o700))(t)
-	must(0, os.Chown(filepath.Join(root, "data"), user, user))(t)
+	must(0, json.Unmarshal([]byte(do("inspect", "--type", "image", "localhost/tote")), &image))(t)
+	said := image.Docker.Config
+	container := do("from", "--pull-never", "localhost/tote")
+	defer do("rm", container)
+	root := do("mount", container)
+	if files := must(os.ReadDir(root))(t); len(files) != 2 || len(said.Healthcheck.Test) < 2 || said.User == "" {
+		t.Fatalf("the image has %v, and says %+v", files, said)
+	}
 	var log bytes.Buffer
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	// A network of its own, where the loopback is to be set up first, and where the ports are free.
-	args := strings.Join(append(said["ENTRYPOINT"], said["CMD"]...), " ")
-	health := strings.Join(said["HEALTHCHECK"], " ")
+	args := strings.Join(append(said.Entrypoint, said.Cmd...), " ")
+	health := strings.Join(said.Healthcheck.Test[1:], " ") // after "CMD"
 	serve := exec.CommandContext(ctx, "sh", "-c", fmt.Sprintf(`ip link set lo up || exit 1
-chroot --userspec %[2]d:%[2]d %[1]s %[3]s & server=$!
-for try in $(seq 300); do chroot --userspec %[2]d:%[2]d %[1]s %[4]s && break; sleep 0.1; done
-kill -TERM $server; wait $server`, root, user, args, health))
+chroot --userspec %[2]s %[1]s %[3]s & server=$!
+for try in $(seq 300); do chroot --userspec %[2]s %[1]s %[4]s && break; sleep 0.1; done
+kill -TERM $server; wait $server`, root, said.User, args, health))
 	serve.Stdout, serve.Stderr = &log, &log
 	serve.WaitDelay = 10 * time.Second // a server that outlives the shell holds the log open
 	serve.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}

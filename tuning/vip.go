@@ -235,6 +235,18 @@ func RemoveVIP(root, device string, r Range, binary string) error {
 	return writeVIPs(root, slices.Delete(vips, at, at+1), binary)
 }
 
+// ClearVIP takes all ranges of ours from their interfaces.
+func ClearVIP(root, binary string) error {
+	vips, err := readVIPs(root)
+	if err != nil {
+		return err
+	}
+	for _, v := range vips {
+		err = errors.Join(err, RemoveVIP(root, v.Device, v.Range, binary))
+	}
+	return err
+}
+
 // ListVIP returns our ranges, and how much of each is there.
 func ListVIP(root string) ([]VIP, error) {
 	vips, err := readVIPs(root)

@@ -26,6 +26,7 @@ type Command struct {
 	VIP     struct {
 		Add    vipAdd    `cmd:"" help:"Add a range, whole or not at all."`
 		Remove vipRemove `cmd:"" help:"Remove a range that was added."`
+		Clear  vipClear  `cmd:"" help:"Remove all ranges that were added."`
 		List   vipList   `cmd:"" help:"List ranges that were added, and how many connections they are good for."`
 	} `cmd:"" name:"vip" help:"Give an interface more addresses: past 64,512 connections from one address to another."`
 	Unit  unit  `cmd:"" help:"Write a hardened systemd unit, and its sockets."`
@@ -195,6 +196,16 @@ func (c *vipRemove) Run() error {
 		return err
 	}
 	return tuning.RemoveVIP(c.Root, c.Device, r, binary)
+}
+
+type vipClear struct{ host }
+
+func (c *vipClear) Run() error {
+	binary, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("find the server's own binary: %w", err)
+	}
+	return tuning.ClearVIP(c.Root, binary)
 }
 
 type vipList struct {
