@@ -28,9 +28,8 @@ type Score struct {
 
 // scores are all that is compared.
 var scores = []Score{
-	{Name: "answers", Unit: "1/s", Better: 1, of: answers, limit: func(r *bench.Report, l *limit.Limits) float64 {
-		return float64(r.Conditions.CPUs) * 1e6 / answerCost(l) // all cores do nothing else
-	}},
+	{Name: "stakes answered", Unit: "1/s", Better: 1, of: func(r *bench.Report) float64 { return r.Stakes.AchievedRate }, limit: allCores},
+	{Name: "other requests answered", Unit: "1/s", Better: 1, of: func(r *bench.Report) float64 { return r.Deeds.AchievedRate }, limit: allCores},
 	{Name: "receipt, median", Unit: "ms", Better: -1, of: func(r *bench.Report) float64 { return float64(r.Latency.Receipt.P50) / 1000 }, limit: synced},
 	{Name: "receipt, 99 %", Unit: "ms", Better: -1, Joined: true, of: func(r *bench.Report) float64 { return float64(r.Latency.Receipt.P99) / 1000 }, limit: synced},
 	{Name: "receipt, 99.9 %", Unit: "ms", Better: -1, of: func(r *bench.Report) float64 { return float64(r.Latency.Receipt.P999) / 1000 }, limit: synced},
@@ -48,6 +47,9 @@ var scores = []Score{
 	}, limit: func(_ *bench.Report, l *limit.Limits) float64 { return l.Write.CPU }},
 	// A receipt bears its share of everything: the odds that it changes go to all.
 	{Name: "CPU per receipt", Unit: "µs", Better: -1, Joined: true, of: func(r *bench.Report) float64 {
+		if r.Stakes.AchievedRate == 0 {
+			return 0
+		}
 		return ofServer(r, func(u *bench.Use) float64 { return 1e6 * u.Cores / r.Stakes.AchievedRate })
 	}, limit: func(r *bench.Report, l *limit.Limits) float64 {
 		return r.Delivered.FrameRate/r.Stakes.AchievedRate*l.Write.CPU + answerCost(l) - l.Write.CPU
@@ -60,8 +62,6 @@ var scores = []Score{
 	}},
 }
 
-func answers(r *bench.Report) float64 { return r.Stakes.AchievedRate + r.Deeds.AchievedRate }
-
 func ofServer(r *bench.Report, of func(*bench.Use) float64) float64 {
 	if r.Server == nil {
 		return 0
@@ -72,6 +72,11 @@ func ofServer(r *bench.Report, of func(*bench.Use) float64) float64 {
 // answerCost is µs of CPU to take a request in and to answer it, durability left out: a batch has one sync.
 func answerCost(l *limit.Limits) float64 {
 	return l.Read.CPU + l.Decode.CPU + l.Encode.CPU + l.Write.CPU
+}
+
+// allCores do nothing but answer.
+func allCores(r *bench.Report, l *limit.Limits) float64 {
+	return float64(r.Conditions.CPUs) * 1e6 / answerCost(l)
 }
 
 // synced is a receipt that waits for a sync of its own and for nothing else.
@@ -420,7 +425,7 @@ func (s *Sheet) WriteText(w io.Writer) {
 			fmt.Fprintf(w, "  LOST  %s\n", strings.ReplaceAll(why, "\n", "\n        "))
 		}
 		if j.Bound > 0 {
-			fmt.Fprintf(w, "  warn  in %d runs the generator was the bottleneck: they say as much of it as of the server\n", j.Bound)
+			fmt.Fprintf(w, "  warn  the generator was the bottleneck in %d of them, which say as much of it as of the server\n", j.Bound)
 		}
 	}
 	if few := s.few(); few != "" {

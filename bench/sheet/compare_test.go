@@ -37,7 +37,7 @@ func score(t *testing.T, name string) *Score {
 
 // What a round does to both is not in their ratio: a machine that is ten times slower every other round leaves the interval as it is.
 func TestRatioByRound(t *testing.T) {
-	answers := score(t, "answers")
+	answers := score(t, "stakes answered")
 	// Ratios 2, 2.1, 1.9, 2.05, 1.95: by hand, the mean of logarithms is 0.692522 and their standard deviation 0.039561, t(4) is 2.776445.
 	base, other := inRounds("ours", 1, 10, 1, 10, 1), inRounds("other", 2, 21, 1.9, 20.5, 1.95)
 	r, ok := ratio(answers, base, other)
@@ -105,7 +105,7 @@ func TestTimesTheLimit(t *testing.T) {
 		"CPU per receipt":       5000 / math.Sqrt((50*1+3.)*(50*4+3.)),  // 0.5 cores for 100/s; 50 messages for each, one read, decoded and encoded
 		"delivery spread, 99 %": 5000. / 150 / math.Sqrt(1*4),           // 1,500 readers of 10 broadcasts
 		"server's CPU":          500_000 / math.Sqrt(5300.0*20_300),     // µs in a second
-		"answers":               100 / (2e6 / math.Sqrt((1+3.)*(4+3.))), // by 2 cores that do nothing else
+		"stakes answered":       100 / (2e6 / math.Sqrt((1+3.)*(4+3.))), // by 2 cores that do nothing else
 		"memory per connection": 0,
 	} {
 		if times := g.OfLimit(score(t, name)); math.Abs(times-want) > 1e-6*want {
@@ -119,7 +119,7 @@ func TestMedian(t *testing.T) {
 		speeds []float64
 		want   float64
 	}{{[]float64{3, 1, 2}, 200}, {[]float64{4, 1, 2, 100}, 300}, {nil, 0}} {
-		if got := inRounds("x", row.speeds...).Median(score(t, "answers")); math.Abs(got-row.want) > 1e-9 {
+		if got := inRounds("x", row.speeds...).Median(score(t, "stakes answered")); math.Abs(got-row.want) > 1e-9 {
 			t.Errorf("of %v: %g", row.speeds, got)
 		}
 	}
@@ -138,10 +138,10 @@ func TestComparisonAsText(t *testing.T) {
 	var text bytes.Buffer
 	s.WriteText(&text)
 	said := strings.Join(strings.Fields(text.String()), " ")
-	for _, want := range []string{"medians of 5 and 5 runs", "answers 1/s 100 50 0.50 × (0.46 to 0.55) worse", "receipt, median ms 0.5 0.5 1.00 × (1.00 to 1.00) no difference shown",
+	for _, want := range []string{"medians of 5 and 5 runs", "stakes answered 1/s 100 50 0.50 × (0.46 to 0.55) worse", "receipt, median ms 0.5 0.5 1.00 × (1.00 to 1.00) no difference shown",
 		"CPU per message • µs 8 16 2.00 × (1.8", "the 5 with a • together", "ours: every audit agreed in 5 of 5 runs", "other: every audit agreed in 3 of 5 runs",
 		"BROKEN every request gets exactly one reply: 7 times in 2 runs, first: player 7", "BROKEN closed: 4 times in 2 runs, first: 1006",
-		"in 1 runs the generator was the bottleneck", "silent: every audit agreed in 0 of 0 runs", "LOST round 1: it did not start", "silent (0) have fewer than 5 runs"} {
+		"the generator was the bottleneck in 1 of them", "silent: every audit agreed in 0 of 0 runs", "LOST round 1: it did not start", "silent (0) have fewer than 5 runs"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("lacks %q:\n%s", want, &text)
 		}

@@ -146,7 +146,7 @@ func TestRatio(t *testing.T) {
 		}
 		return g
 	}
-	answers := &scores[0]
+	answers := score(t, "stakes answered")
 	r, ok := ratio(answers, group(1, 4), group(4, 4))
 	if !ok || math.Abs(r.Value-2) > 1e-9 || r.High != 0 || r.Says() != "2.00 ×" || r.Verdict(1) != "" {
 		t.Errorf("%+v", r)
@@ -163,7 +163,7 @@ func TestRatio(t *testing.T) {
 	if r, _ := ratio(answers, group(1, 1, 1, 1, 1), group(2, 2, 2, 2, 2)); math.Abs(r.Low-2) > 1e-9 || r.Verdict(1) != "better" {
 		t.Errorf("%+v", r)
 	}
-	if _, ok := ratio(&scores[4], slow, fast); ok {
+	if _, ok := ratio(score(t, "other requests, 99 %"), slow, fast); ok {
 		t.Error("a score that no run has was compared")
 	}
 }
