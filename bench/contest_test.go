@@ -1,13 +1,19 @@
 package bench
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"tote/server/proto/control"
 )
 
 // several is a server of two processes, as a script: one is a house, which this test binary is, the other sleeps.
@@ -139,5 +145,22 @@ func TestContestEnds(t *testing.T) {
 	}
 	if v, err := FindRival("ours"); err != nil || v != &Rivals[0] {
 		t.Errorf("%+v, %v", v, err)
+	}
+}
+
+// A server that answers nothing any more does not hold up the end of a run.
+func TestCroupierGivesUp(t *testing.T) {
+	t.Parallel()
+	ctx, end := context.WithCancel(t.Context())
+	thaws := make(chan struct{})
+	frozen := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		end() // the run is over, and a deed is under way
+		<-thaws
+	}))
+	defer frozen.Close()
+	defer close(thaws)
+	f := fixtures{croupiers: []*croupier{{patience: 50 * time.Millisecond, desk: &control.Client{Base: frozen.URL}, every: time.Millisecond}}}
+	if err := f.turn(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%v", err)
 	}
 }

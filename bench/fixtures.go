@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -95,12 +96,13 @@ func (f *fixtures) close(ctx context.Context) error {
 
 // croupier opens pools and, when they turn over, locks and settles the oldest.
 type croupier struct {
-	desk   *control.Client
-	game   proto.GameID
-	every  time.Duration
-	labels []string // nil: home, draw, away
-	opened int
-	pools  []proto.PoolID // open ones, oldest first
+	patience time.Duration // with a server that stands still; 0: deedPatience
+	desk     *control.Client
+	game     proto.GameID
+	every    time.Duration
+	labels   []string // nil: home, draw, away
+	opened   int
+	pools    []proto.PoolID // open ones, oldest first
 }
 
 func (c *croupier) open(ctx context.Context) error {
@@ -128,17 +130,29 @@ func (c *croupier) turn(ctx context.Context) error {
 		}
 		// The deed is finished even when ctx ends meanwhile: a locked pool is not left behind. The new pool comes first, so that there is always
 		// one to stake on.
-		deed := context.WithoutCancel(ctx)
-		if err := c.open(deed); err != nil {
+		if err := c.replace(context.WithoutCancel(ctx)); err != nil {
 			return err
 		}
-		oldest := c.pools[0]
-		c.pools = c.pools[1:]
-		if _, err := c.desk.Lock(deed, oldest, 0); err != nil {
-			return fmt.Errorf("lock a pool: %w", err)
-		}
-		if _, err := c.desk.Settle(deed, oldest, proto.Outcome(c.opened%len(c.labels))); err != nil {
-			return fmt.Errorf("settle a pool: %w", err)
-		}
 	}
+}
+
+// deedPatience is longer than an operators' listener waits for its market.
+const deedPatience = 30 * time.Second
+
+// replace opens a pool and ends the oldest.
+func (c *croupier) replace(ctx context.Context) error {
+	ctx, end := context.WithTimeout(ctx, cmp.Or(c.patience, deedPatience))
+	defer end()
+	if err := c.open(ctx); err != nil {
+		return err
+	}
+	oldest := c.pools[0]
+	c.pools = c.pools[1:]
+	if _, err := c.desk.Lock(ctx, oldest, 0); err != nil {
+		return fmt.Errorf("lock a pool: %w", err)
+	}
+	if _, err := c.desk.Settle(ctx, oldest, proto.Outcome(c.opened%len(c.labels))); err != nil {
+		return fmt.Errorf("settle a pool: %w", err)
+	}
+	return nil
 }
