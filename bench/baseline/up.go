@@ -126,7 +126,7 @@ func (u *up) prepare() error {
 		Workers, Files, Connections, Sessions int
 	}{u.dir, u.site, os.Geteuid() == 0, runtime.NumCPU(), int(min(files.Max, 1<<20)), nginxConnections, sessionsEach*u.site.Processes + 16}
 	templates := template.Must(template.ParseFS(conf, "conf/*"))
-	for name, path := range map[string]string{"nginx.conf": "nginx.conf", "mariadb.cnf": "mariadb.cnf", "redis.conf": "redis.conf", "init.sql": "mariadb/init.sql"} {
+	for name, path := range map[string]string{"nginx.conf": "nginx.conf", "mariadb.cnf": "mariadb.cnf", "redis.conf": "redis.conf", "init.sql": "init.sql"} {
 		var text bytes.Buffer
 		if err := templates.ExecuteTemplate(&text, name, values); err != nil {
 			return fmt.Errorf("write %s: %w", name, err)
@@ -208,7 +208,7 @@ func (u *up) choosePorts() error {
 }
 
 func (u *up) makeDirectories() error {
-	for _, name := range []string{"", "log", "nginx", "redis", "mariadb"} {
+	for _, name := range []string{"", "log", "nginx", "redis"} {
 		path := filepath.Join(u.dir, name)
 		if err := os.MkdirAll(path, 0o711); err != nil {
 			return err
@@ -220,7 +220,7 @@ func (u *up) makeDirectories() error {
 		switch name {
 		case "":
 			err = os.Chmod(path, 0o711) // so that the user gets through; nobody can list it
-		case "redis", "mariadb":
+		case "redis":
 			err = os.Chown(path, int(u.daemon.Uid), int(u.daemon.Gid))
 		}
 		if err != nil {
@@ -267,14 +267,9 @@ func (u *up) start(ctx context.Context) error {
 
 // startMariaDB makes its system tables, where there are none yet, and starts it.
 func (u *up) startMariaDB(ctx context.Context) error {
-	data := filepath.Join(u.dir, "mariadb")
-	if _, err := os.Stat(filepath.Join(data, "mysql")); errors.Is(err, os.ErrNotExist) {
-		install := exec.CommandContext(ctx, u.paths["mariadb-install-db"], "--no-defaults", "--datadir="+data, "--skip-test-db", "--skip-name-resolve")
-		install.Dir = data
-		install.SysProcAttr = &syscall.SysProcAttr{Credential: u.daemon, Setpgid: true}
-		install.Cancel = func() error { return syscall.Kill(-install.Process.Pid, syscall.SIGKILL) } // it is a script, and starts a server
-		if out, err := install.CombinedOutput(); err != nil {
-			return fmt.Errorf("make MariaDB's tables: %w\n%s", err, out)
+	if _, err := os.Stat(filepath.Join(u.dir, "mariadb")); errors.Is(err, os.ErrNotExist) {
+		if err := u.install(ctx); err != nil {
+			return fmt.Errorf("make MariaDB's tables: %w", err)
 		}
 	}
 	books, err := openBooks(u.site)
@@ -283,6 +278,36 @@ func (u *up) startMariaDB(ctx context.Context) error {
 	}
 	defer books.db.Close()
 	return u.run(ctx, "mariadb", u.daemon, books.db.PingContext, u.paths["mariadbd"], "--defaults-file="+filepath.Join(u.dir, "mariadb.cnf"))
+}
+
+// install makes a data directory, whole or not at all.
+func (u *up) install(ctx context.Context) error {
+	const unfinished = "mariadb-"
+	left, err := filepath.Glob(filepath.Join(u.dir, unfinished+"*")) // of an up that was killed
+	if err != nil {
+		return err
+	}
+	for _, path := range left {
+		os.RemoveAll(path) // while what it has started still writes there, it stays until the next time
+	}
+	data, err := os.MkdirTemp(u.dir, unfinished)
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(data) // where it is not whole
+	if u.daemon != nil {
+		if err := os.Chown(data, int(u.daemon.Uid), int(u.daemon.Gid)); err != nil {
+			return err
+		}
+	}
+	command := exec.CommandContext(ctx, u.paths["mariadb-install-db"], "--no-defaults", "--datadir="+data, "--skip-test-db", "--skip-name-resolve")
+	command.Dir = data
+	command.SysProcAttr = &syscall.SysProcAttr{Credential: u.daemon, Setpgid: true}
+	command.Cancel = func() error { return syscall.Kill(-command.Process.Pid, syscall.SIGKILL) } // it is a script, and starts a server
+	if out, err := command.CombinedOutput(); err != nil {
+		return fmt.Errorf("%w\n%s", err, out)
+	}
+	return os.Rename(data, filepath.Join(u.dir, "mariadb"))
 }
 
 // fill makes our own tables, and the cache from what is in them.
