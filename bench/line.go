@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"time"
 
@@ -213,6 +214,7 @@ type (
 		Stakes      stakeCounts                `json:"stakes"`
 		Deeds       deedCounts                 `json:"deeds"`
 		Connections connectionCounts           `json:"connections"`
+		Lives       lives                      `json:"lives,omitempty"`
 		Checks      [checks]verdictLine        `json:"checks"`
 		Faults      map[string]*Fault          `json:"faults,omitempty"`
 		Times       [meters]counts             `json:"times"`
@@ -272,7 +274,7 @@ type (
 func lineOf(t *tally, tails []*tail, cpu time.Duration) *tallyLine {
 	l := &tallyLine{
 		Frames: t.frames, Bytes: t.bytes, Conflated: t.conflated, Pings: t.pings, Heartbeats: t.heartbeats, Stale: t.stale, Unknown: t.unknown,
-		Asides: t.asides, Stakes: t.stakes, Deeds: t.deeds, Connections: t.connections, Faults: t.faults, Busy: t.busy, Turn: t.turn, CPU: cpu,
+		Asides: t.asides, Stakes: t.stakes, Deeds: t.deeds, Connections: t.connections, Lives: maps.Clone(t.lives), Faults: t.faults, Busy: t.busy, Turn: t.turn, CPU: cpu,
 		Gauge: gaugeLine{At: t.gauge.at, Open: t.gauge.open, Joined: t.gauge.joined, Came: t.gauge.came, Waiting: t.gauge.waiting,
 			Audited: t.gauge.audited, Away: t.gauge.away, Gone: t.gauge.gone, Interval: t.gauge.interval},
 	}
@@ -320,6 +322,9 @@ func (l *tallyLine) tally(from, classes int, behind time.Duration) (*tally, []*t
 		audited: l.Gauge.Audited, away: l.Gauge.Away, gone: l.Gauge.Gone, interval: l.Gauge.Interval}
 	for c, v := range l.Checks {
 		t.checks[c] = verdict{v.Passed, v.Failed, v.Example}
+	}
+	for epoch, one := range l.Lives {
+		t.lives.add(epoch, life{one.First + behind, one.Last + behind})
 	}
 	for kind, f := range l.Faults {
 		if f != nil {

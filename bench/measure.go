@@ -54,6 +54,7 @@ type tally struct {
 	stakes      stakeCounts
 	deeds       deedCounts
 	connections connectionCounts
+	lives       lives
 	checks      [checks]verdict
 	faults      map[string]*Fault
 	times       [meters]*hdrhistogram.Histogram
@@ -217,7 +218,7 @@ type delivery struct {
 }
 
 func newTally(worker, classes int) *tally {
-	t := &tally{worker: worker, faults: map[string]*Fault{}, deliveries: map[distribution]*delivery{}}
+	t := &tally{worker: worker, faults: map[string]*Fault{}, deliveries: map[distribution]*delivery{}, lives: lives{}}
 	for m := range t.times {
 		if meter(m) != meterSpread {
 			t.times[m] = newHistogram()
@@ -262,6 +263,7 @@ func (t *tally) deliver(d distribution, now time.Duration, sum uint32) {
 func (t *tally) clear() {
 	clear(t.faults)
 	clear(t.deliveries)
+	clear(t.lives)
 	for _, h := range t.times {
 		if h != nil && h.TotalCount() > 0 {
 			h.Reset()
@@ -274,7 +276,7 @@ func (t *tally) clear() {
 			}
 		}
 	}
-	*t = tally{worker: t.worker, faults: t.faults, times: t.times, classes: t.classes, deliveries: t.deliveries}
+	*t = tally{worker: t.worker, faults: t.faults, times: t.times, classes: t.classes, deliveries: t.deliveries, lives: t.lives}
 }
 
 // add takes in what another tally has counted, but for its gauge and its tail, and returns the kinds of fault that are new.
@@ -293,6 +295,9 @@ func (t *tally) add(o *tally) (news []string) {
 	t.deeds.Planned += o.deeds.Planned
 	t.deeds.Answered += o.deeds.Answered
 	t.connections.add(o.connections)
+	for epoch, one := range o.lives {
+		t.lives.add(epoch, one)
+	}
 	for c := range t.checks {
 		t.checks[c].add(o.checks[c])
 	}

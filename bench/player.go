@@ -615,6 +615,7 @@ func (w *worker) belated(p *player, kind string, text []byte) {
 		return
 	}
 	w.tally.stakes.Receipts++
+	w.tally.lives.receipt(p.epoch, w.now)
 	p.balance = m.Balance
 	p.ticket.prediction = m.Prediction
 	if !slices.Contains(p.tickets, p.ticket) {
@@ -813,6 +814,7 @@ func (w *worker) receipt(p *player, text []byte) {
 	}
 	w.tally.measure(p.class, meterReceipt, w.now-p.planned)
 	w.tally.stakes.Receipts++
+	w.tally.lives.receipt(p.epoch, w.now)
 	p.ticket.prediction = m.Prediction
 	if p.watched.prediction == 0 && p.game != nil {
 		p.watched = watched{pool: m.Pool, prediction: m.Prediction, planned: p.planned}

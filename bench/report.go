@@ -28,9 +28,10 @@ type Report struct {
 	Deeds       Deeds         `json:"deeds"` // requests other than stakes
 	Delivered   Delivered     `json:"delivered"`
 	Latency     Latencies     `json:"latency"`
-	Classes     []Class       `json:"classes,omitempty"` // of games, where there are several
-	Timeline    []Moment      `json:"timeline"`          // a second each
-	Server      *Use          `json:"server,omitempty"`  // nil where no process was named
+	Takeovers   []Takeover    `json:"takeovers,omitempty"` // of one process of the server from another
+	Classes     []Class       `json:"classes,omitempty"`   // of games, where there are several
+	Timeline    []Moment      `json:"timeline"`            // a second each
+	Server      *Use          `json:"server,omitempty"`    // nil where no process was named
 	Generator   Generator     `json:"generator"`
 	Agents      []AgentPart   `json:"agents,omitempty"`  // where they have played, and not this process
 	Clocks      *Clocks       `json:"clocks,omitempty"`  // where there are agents
@@ -261,6 +262,7 @@ func (r *run) report() *Report {
 			Pings: res.pings, Heartbeats: res.heartbeats, Stale: res.stale, Asides: res.asides, Unknown: res.unknown,
 			FrameRate: perSecond(r.playTo.frames-r.playFrom.frames, played),
 		},
+		Takeovers: res.lives.takeovers(),
 		Latency: Latencies{
 			Handshake: timesOf(res.times[meterHandshake]), Receipt: timesOf(res.times[meterReceipt]),
 			Odds: timesOf(res.times[meterOdds]), Lifecycle: timesOf(res.times[meterLifecycle]), Spread: timesOf(res.times[meterSpread]),
@@ -574,6 +576,9 @@ func (r *Report) WriteText(w io.Writer) {
 	if r.Deeds.Planned > 0 {
 		row("other requests/s", "", fmt.Sprintf("%.1f", r.Deeds.AchievedRate),
 			fmt.Sprintf("%s answered of %s", grouped(r.Deeds.Answered), grouped(r.Deeds.Planned)))
+	}
+	for _, t := range r.Takeovers {
+		row("takeover", "", "", fmt.Sprintf("%.0f ms without a receipt, after %.1f s", t.Gap*1000, t.At))
 	}
 	if r.Connections.Recalled > 0 {
 		row("told to come back", "", "", grouped(r.Connections.Recalled))

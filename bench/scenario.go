@@ -29,19 +29,20 @@ type Scenario struct {
 	Name    string `toml:"-"`
 	Variant string `toml:"-"` // "": as the file begins
 
-	About     string   `toml:"about"`
-	Users     int      `toml:"users"`
-	Rate      Rate     `toml:"rate"`       // of arrivals
-	Crowds    []crowd  `toml:"crowds"`     // arrivals with other rates
-	Duration  Span     `toml:"duration"`   // of play
-	FromStart bool     `toml:"from_start"` // the duration has the arrivals in it
-	Depart    Rate     `toml:"depart"`     // 0: all leave at once
-	Seed      uint64   `toml:"seed"`
-	Series    bool     `toml:"series"` // all variants make one study
-	Games     []Games  `toml:"games"`
-	Players   Habits   `toml:"players"`
-	Storms    []storm  `toml:"storms"`
-	Serve     []string `toml:"serve"` // flags that a server of its own needs
+	About     string    `toml:"about"`
+	Users     int       `toml:"users"`
+	Rate      Rate      `toml:"rate"`       // of arrivals
+	Crowds    []crowd   `toml:"crowds"`     // arrivals with other rates
+	Duration  Span      `toml:"duration"`   // of play
+	FromStart bool      `toml:"from_start"` // the duration has the arrivals in it
+	Depart    Rate      `toml:"depart"`     // 0: all leave at once
+	Seed      uint64    `toml:"seed"`
+	Series    bool      `toml:"series"` // all variants make one study
+	Games     []Games   `toml:"games"`
+	Players   Habits    `toml:"players"`
+	Storms    []storm   `toml:"storms"`
+	Upgrades  []upgrade `toml:"upgrades"`
+	Serve     []string  `toml:"serve"` // flags that a server of its own needs
 
 	Variants []map[string]any `toml:"variants"` // each has a name, and what is different
 	Names    []string         `toml:"-"`        // of the variants

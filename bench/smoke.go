@@ -204,6 +204,21 @@ func startServer(ctx context.Context, binary string, serve, flags []string, data
 	}
 }
 
+// last is the process that serves: the one that was started, or one that has taken over from it. That one holds our end of its log, so exited is
+// closed when it has ended too.
+func (s *child) last() *os.Process {
+	ctx, end := context.WithTimeout(context.Background(), time.Second)
+	defer end()
+	now, err := (&control.Client{Base: "http://" + s.addresses.Admin}).Process(ctx)
+	if err != nil || now.PID == s.command.Process.Pid {
+		return s.command.Process
+	}
+	if heir, err := os.FindProcess(now.PID); err == nil {
+		return heir
+	}
+	return s.command.Process
+}
+
 // stop asks the server to end, and makes it if it does not. A server that has ended before, or ends with a failure,
 // is an error with its last words.
 func (s *child) stop() error {
@@ -212,7 +227,7 @@ func (s *child) stop() error {
 		return fmt.Errorf("the server ended by itself: %v\n%s", s.err, s.log)
 	default:
 	}
-	s.command.Process.Signal(syscall.SIGTERM)
+	s.last().Signal(syscall.SIGTERM)
 	select {
 	case <-s.exited:
 		if s.err != nil {
@@ -220,7 +235,7 @@ func (s *child) stop() error {
 		}
 		return nil
 	case <-time.After(s.patience):
-		s.command.Process.Kill()
+		s.last().Kill()
 		<-s.exited
 		return fmt.Errorf("the server did not stop within %s and was killed\n%s", s.patience, s.log)
 	}

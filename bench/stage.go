@@ -170,6 +170,12 @@ func (s *Scenario) play(ctx context.Context, on *Stage) (*Report, error) {
 	if len(games.croupiers) > 0 {
 		plan.During = games.turn
 	}
+	if len(s.Upgrades) > 0 {
+		if on.Admin == "" {
+			return nil, errors.New("the scenario has another process take over: name the operators' listener of the server that shall (--admin http://127.0.0.1:8081)")
+		}
+		plan.During = beside(plan.During, func(ctx context.Context) error { return s.upgrades(ctx, desk) })
+	}
 	report, err := Run(ctx, plan)
 	if report == nil {
 		after, end := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
