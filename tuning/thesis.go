@@ -13,8 +13,13 @@ type Setting struct {
 	Reason string `json:"reason"`
 }
 
-// thesis is Listing 7.8; what is not known of a line is an ellipsis. An empty Ours is taken from the knob.
-var thesis = []Setting{
+// thesisSettings is how many the listing has. Those that are not in thesis are not known to us.
+const thesisSettings = 16
+
+const _ = uint(thesisSettings - len(thesis))
+
+// thesis is what is known of Listing 7.8; what is not known of a line is an ellipsis. An empty Ours is taken from the knob.
+var thesis = [...]Setting{
 	{"fs.file", "…", "fs.file-max, fs.nr_open and LimitNOFILE", "there is no such key: file-max is for the whole host, nr_open caps one process, LimitNOFILE is what it gets"},
 	{"vm.overcommit_memory", "1", "", "it was for Redis, which forks to write its snapshots; nothing here forks"},
 	{"net.ipv4.tcp_tw_reuse", "1", "2, the kernel's default; 1 on generators", "it does nothing for accepted connections"},
@@ -53,4 +58,6 @@ func (r *Report) WriteThesis(w io.Writer) {
 	for _, s := range r.Thesis() {
 		fmt.Fprintf(w, "%s\n    thesis: %s\n    ours:   %s\n    why:    %s\n", s.Key, s.Thesis, s.Ours, s.Reason)
 	}
+	fmt.Fprintf(w, "These are %d of the listing's %d settings; the other %d are not known here, and neither is what stands as an ellipsis.\n",
+		len(thesis), thesisSettings, thesisSettings-len(thesis))
 }

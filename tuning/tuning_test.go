@@ -307,6 +307,11 @@ func TestThesis(t *testing.T) {
 			t.Errorf("ours is %s", s.Ours)
 		}
 	}
+	var told strings.Builder
+	r.WriteThesis(&told)
+	if want := "These are 11 of the listing's 16 settings; the other 5 are not known here"; !strings.Contains(told.String(), want) || strings.Count(told.String(), "thesis:") != 11 {
+		t.Errorf("%s\nwant %q", &told, want)
+	}
 }
 
 func TestHardware(t *testing.T) {
