@@ -119,12 +119,16 @@ func (u *up) prepare() error {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
 		return fmt.Errorf("read the limit of descriptors: %w", err)
 	}
+	descriptors := min(files.Max, 1<<20)
+	if os.Geteuid() == 0 { // who may raise it; where even root may not, nginx says so in its log and takes what there is
+		descriptors = max(descriptors, 2*nginxConnections)
+	}
 	values := struct {
 		Dir                                   string
 		Site                                  *Site
 		Root                                  bool
 		Workers, Files, Connections, Sessions int
-	}{u.dir, u.site, os.Geteuid() == 0, runtime.NumCPU(), int(min(files.Max, 1<<20)), nginxConnections, sessionsEach*u.site.Processes + 16}
+	}{u.dir, u.site, os.Geteuid() == 0, runtime.NumCPU(), int(descriptors), nginxConnections, sessionsEach*u.site.Processes + 16}
 	templates := template.Must(template.ParseFS(conf, "conf/*"))
 	for name, path := range map[string]string{"nginx.conf": "nginx.conf", "mariadb.cnf": "mariadb.cnf", "redis.conf": "redis.conf", "init.sql": "init.sql"} {
 		var text bytes.Buffer
