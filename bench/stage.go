@@ -31,7 +31,7 @@ type Stage struct {
 	Alone  bool   // nobody else plays in the games that the scenario opens there; on an own server nobody does
 
 	Binary string   // of the server to start
-	Rival  *Rival   // which of the servers that it has; nil: ours
+	Rival  *Rival   // which of the servers that it has, to be compared with others; nil: ours
 	Serve  []string // more flags for it
 	Dir    string   // where its data directory is made and removed; empty: the system's temporary directory
 
@@ -158,8 +158,8 @@ func (s *Scenario) play(ctx context.Context, on *Stage) (*Report, error) {
 	plan.Agents, plan.Secret = on.Agents, on.Secret
 	plan.Alone = (on.Alone || on.Binary != "" || on.Agents != nil) && on.Admin != "" // a server that many hosts load is there for them alone
 	plan.Log, plan.Progress, plan.Live, plan.patience = on.Log, on.Progress, on.Live, on.patience
-	if on.Admin != "" {
-		plan.Desk = desk
+	if on.Admin != "" && on.Rival == nil {
+		plan.Desk = desk // who is compared must not pay for being asked how he is: one server says more than the other
 	}
 	var limits *limit.Limits
 	if !on.NoLimits && (on.Agents == nil || on.Server != nil) { // of a machine that has a part in the run
