@@ -271,6 +271,9 @@ func TestAgentsOnHostsOfTheirOwn(t *testing.T) {
 		t.Errorf("%d checks, %+v, %+v, %q, %+v", kept, r.Connections, r.Faults, r.Unfinished, r.Stakes)
 	}
 	// The server is on a host of its own, so its numbers are those that it tells.
+	if !strings.Contains(strings.Join(r.Warnings, "\n"), "its metrics tell") {
+		t.Errorf("%q", r.Warnings)
+	}
 	if s := r.Server; s == nil || s.CPU <= 0 || s.RSSLate < 1<<20 || r.Watched.TCP["PassiveOpens"]+r.Watched.TCP["CurrEstab"] == 0 {
 		t.Errorf("%+v, %+v", r.Server, r.Watched)
 	}

@@ -246,8 +246,12 @@ func (r *agentRun) conduct(ctx context.Context) error {
 				}
 			}
 		case <-tick.C:
-			if time.Since(r.heardAt) > r.plan.patience.silence {
-				return fmt.Errorf("nothing was heard of the coordinator for %s: the run is over", r.plan.patience.silence)
+			patience := r.plan.patience.silence
+			if r.start == 0 { // others may not be ready yet
+				patience = taskMax
+			}
+			if time.Since(r.heardAt) > patience {
+				return fmt.Errorf("nothing was heard of the coordinator for %s: the run is over", patience)
 			}
 			if r.over() {
 				continue

@@ -210,7 +210,7 @@ func TestAgentDies(t *testing.T) {
 			target := h.open(t)
 			base := dealt("")
 			if row.pull {
-				base.patience.silence = 2 * time.Second
+				base.patience.silence = 4 * time.Second
 			}
 			one, _ := hire(t, agentOf(base))
 			two, leave := hire(t, agentOf(base))
@@ -292,7 +292,7 @@ func TestCoordinatorDies(t *testing.T) {
 	}
 	plan.Workers = 1
 	watch := stopwatch{from: time.Now()}
-	if err := r.brief(&plan, watch); err != nil {
+	if err := r.brief(t.Context(), &plan, watch); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.line.say(word{Start: watch.now() + int64(r.clock.ahead)}); err != nil {
@@ -305,7 +305,7 @@ func TestCoordinatorDies(t *testing.T) {
 	if err := second.call(t.Context(), plan.Secret); err != nil {
 		t.Fatal(err)
 	}
-	if err := second.brief(&plan, watch); err == nil || !strings.Contains(err.Error(), "it plays in another run") {
+	if err := second.brief(t.Context(), &plan, watch); err == nil || !strings.Contains(err.Error(), "it plays in another run") {
 		t.Error(err)
 	}
 	r.hangUp()
@@ -320,6 +320,36 @@ func TestCoordinatorDies(t *testing.T) {
 	}
 	if err := report.Failed(); err != nil {
 		t.Error(err)
+	}
+}
+
+// An agent that is ready before the others is not impatient: its coordinator says nothing until all are.
+func TestAgentWaitsForTheStart(t *testing.T) {
+	t.Parallel()
+	plan := dealt((&house{plant: honest}).open(t)).withDefaults()
+	plan.patience.silence = 50 * time.Millisecond
+	address, _ := hire(t, agentOf(plan))
+	r := &remote{address: address, deal: deal{Workers: 1}}
+	if err := r.call(t.Context(), plan.Secret); err != nil {
+		t.Fatal(err)
+	}
+	defer r.hangUp()
+	plan.Workers = 1
+	if err := r.brief(t.Context(), &plan, stopwatch{from: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(10 * plan.patience.silence)
+	if err := r.line.say(word{Clock: &exchange{Sent: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		w, err := r.line.hear()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if w.Clock != nil && w.Clock.Sent == 1 {
+			return
+		}
 	}
 }
 

@@ -64,7 +64,7 @@ func (r *run) muster(ctx context.Context, t *target) error {
 		}
 		err = r.eachRemote(func(a *remote) error {
 			a.users = a.deal.users(r.plan.Users, r.plan.Workers)
-			return a.brief(&r.plan, r.stopwatch)
+			return a.brief(ctx, &r.plan, r.stopwatch)
 		})
 	}
 	r.gauges = make([]gauge, len(r.remotes))
@@ -112,13 +112,15 @@ func (a *remote) call(ctx context.Context, secret string) error {
 		return fmt.Errorf("%w: start `server bench agent` there, or name another --agents", err)
 	}
 	a.line = newLine(conn)
+	defer context.AfterFunc(ctx, func() { conn.Close() })()
 	conn.SetReadDeadline(time.Now().Add(strangerMax))
 	a.facts, err = a.line.introduce(secret)
 	return err
 }
 
 // brief tells the agent what to do, waits until it is ready, and compares clocks.
-func (a *remote) brief(plan *Plan, watch stopwatch) error {
+func (a *remote) brief(ctx context.Context, plan *Plan, watch stopwatch) error {
+	defer context.AfterFunc(ctx, func() { a.line.conn.Close() })()
 	a.line.conn.SetReadDeadline(time.Now().Add(taskMax))
 	if err := a.line.say(word{Task: &task{Plan: *plan, Deal: a.deal}}); err != nil {
 		return err
@@ -133,7 +135,9 @@ func (a *remote) brief(plan *Plan, watch stopwatch) error {
 		case w.Clock != nil:
 			back := watch.now()
 			a.clock.hear(w.Clock.Sent, w.Clock.Received, w.Clock.Answered, back, watch.since(back))
-			left--
+			if left--; left == 0 {
+				continue
+			}
 		case !w.Ready:
 			continue // an empty tally
 		}

@@ -284,6 +284,7 @@ func (r *run) report() *Report {
 	}
 	if r.watch.elsewhere {
 		report.seeFrom(r.watch.looks, r.joined)
+		report.Warnings = append(report.Warnings, "the server's CPU and memory are those that its metrics tell; its host's are unknown, so meters take it for a host like this one")
 	}
 	if r.remotes != nil {
 		report.Agents, report.Clocks = r.parts(), r.clocks()
