@@ -12,11 +12,11 @@ run: build ## a live match with simulated players at http://localhost:8080/
 build:
 	$(GO) build -o server .
 
-# What the outside tests need besides Go: a browser, node, two npm packages, systemd to read its units, buildah for the image, and what the baseline consists of.
+# What the outside tests need besides Go: a browser, node, two npm packages, OpenSSL for a certificate, systemd to read its units, buildah for the image, and what the baseline consists of.
 setup:
-	@command -v chromium >/dev/null && command -v node >/dev/null && command -v npm >/dev/null && command -v systemd-analyze >/dev/null && \
+	@command -v chromium >/dev/null && command -v node >/dev/null && command -v npm >/dev/null && command -v systemd-analyze >/dev/null && command -v openssl >/dev/null && \
 		command -v buildah >/dev/null && command -v redis-server >/dev/null && test -x /usr/sbin/nginx && test -x /usr/sbin/mariadbd || \
-		(apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium nodejs npm systemd buildah nginx mariadb-server redis-server)
+		(apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium nodejs npm openssl systemd buildah nginx mariadb-server redis-server)
 	cd $(OUTSIDE) && npm ci --no-audit --no-fund --silent
 
 test: setup check ## everything that must hold

@@ -59,6 +59,19 @@ func TestWindowComesBackAfterAKill(t *testing.T) {
 	s.stop(t)
 }
 
+// Over https the page is what it is over http, and its WebSocket is wss.
+func TestWindowOverTLS(t *testing.T) {
+	dir := t.TempDir()
+	cert, key := filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
+	run(t, exec.Command("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1",
+		"-subj", "/CN=tote.example", "-keyout", key, "-out", cert)).wait(t)
+	s := serve(t, t.TempDir(), "127.0.0.1:0", "--tls-listen", "127.0.0.1:0", "--tls-cert", cert, "--tls-key", key)
+	secured := *s
+	secured.Listen = s.TLS
+	script(t, &secured, "secured.mjs", nil, "--scheme", "https")
+	s.stop(t)
+}
+
 // The page's pure parts, in the language that they are written in.
 func TestPageModules(t *testing.T) {
 	setUp(t)
@@ -128,21 +141,21 @@ func script(t *testing.T, s *server, name string, deeds map[string]func(), args 
 	}
 }
 
-// server is a running server. Listen and Admin are what it wrote to addresses.json.
+// server is a running server. Listen, Admin and TLS are what it wrote to addresses.json.
 type server struct {
 	*process
-	Listen, Admin string
+	Listen, Admin, TLS string
 }
 
 // serve starts a server and waits until it is ready.
-func serve(t *testing.T, dir, listen string) *server {
+func serve(t *testing.T, dir, listen string, flags ...string) *server {
 	t.Helper()
 	file := filepath.Join(dir, "addresses.json")
 	if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
 		t.Fatal(err)
 	}
-	s := &server{process: run(t, exec.Command(binary(t), "serve", "--listen", listen, "--admin", "127.0.0.1:0", "--data", dir,
-		"--guest-credits", "10000"))}
+	s := &server{process: run(t, exec.Command(binary(t), append([]string{"serve", "--listen", listen, "--admin", "127.0.0.1:0", "--data", dir,
+		"--guest-credits", "10000"}, flags...)...))}
 	look := time.NewTicker(10 * time.Millisecond)
 	defer look.Stop()
 	for {

@@ -14,7 +14,7 @@ export async function launch() {
     headless: true,
     args: [
       "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-      "--disable-component-update", "--disable-sync",
+      "--disable-component-update", "--disable-sync", ...(at.scheme === "https" ? ["--ignore-certificate-errors"] : []),
     ],
   });
 }
@@ -35,7 +35,7 @@ export class Window {
     w.page.on("pageerror", (e) => w.problems.push(`error: ${e.stack}`));
     w.page.on("request", (r) => new URL(r.url()).host !== at.listen && w.problems.push(`loads ${r.url()}`));
     await w.page.addInitScript(watch);
-    await w.page.goto(`http://${at.listen}/`);
+    await w.page.goto(`${at.scheme}://${at.listen}/`);
     return w;
   }
 

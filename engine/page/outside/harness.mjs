@@ -4,9 +4,9 @@ import { once } from "node:events";
 import { createInterface } from "node:readline";
 import { parseArgs } from "node:util";
 
-// --listen and --admin are addresses of the server, --shots a directory for pictures.
+// --listen and --admin are addresses of the server, --scheme is how pages are had from the first, --shots a directory for pictures.
 export const { values: at } = parseArgs({
-  options: { listen: { type: "string" }, admin: { type: "string" }, shots: { type: "string", default: "." } },
+  options: { listen: { type: "string" }, scheme: { type: "string", default: "http" }, admin: { type: "string" }, shots: { type: "string", default: "." } },
 });
 
 // Asks the Go test to do something, and waits until it is done.
