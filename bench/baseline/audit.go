@@ -25,7 +25,7 @@ func Audit(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(m.check(), b.auditAccounts(ctx), c.audit(ctx, b))
+	return errors.Join(m.Check(), b.auditAccounts(ctx), c.audit(ctx, b))
 }
 
 // auditAccounts wants each balance to be what was deposited, less stakes, plus payouts.

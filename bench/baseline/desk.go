@@ -2,7 +2,6 @@ package baseline
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -18,51 +17,16 @@ import (
 // writes MariaDB, then the cache, then tells everybody.
 func (p *Process) desk() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST "+control.PathGames, deed(func(_ uint64, o *proto.GameOpening) (any, error) { return p.openGame(o) }))
-	mux.HandleFunc("POST "+control.PathGameEvents, deed(func(id uint64, e *proto.Event) (any, error) { return p.happen(proto.GameID(id), e) }))
-	mux.HandleFunc("POST "+control.PathGamePools, deed(func(id uint64, o *proto.PoolOpening) (any, error) { return p.openPool(proto.GameID(id), o) }))
-	mux.HandleFunc("POST "+control.PathPoolLock, deed(func(id uint64, l *proto.Locking) (any, error) { return p.lock(proto.PoolID(id), l) }))
-	mux.HandleFunc("POST "+control.PathPoolSettle, deed(func(id uint64, s *proto.Settlement) (any, error) { return p.settle(proto.PoolID(id), s) }))
-	mux.HandleFunc("POST "+control.PathPoolVoid, deed(func(id uint64, v *proto.Voiding) (any, error) { return p.void(proto.PoolID(id), v) }))
+	mux.HandleFunc("POST "+control.PathGames, peer.Deed(func(_ uint64, o *proto.GameOpening) (any, error) { return p.openGame(o) }))
+	mux.HandleFunc("POST "+control.PathGameEvents, peer.Deed(func(id uint64, e *proto.Event) (any, error) { return p.happen(proto.GameID(id), e) }))
+	mux.HandleFunc("POST "+control.PathGamePools, peer.Deed(func(id uint64, o *proto.PoolOpening) (any, error) { return p.openPool(proto.GameID(id), o) }))
+	mux.HandleFunc("POST "+control.PathPoolLock, peer.Deed(func(id uint64, l *proto.Locking) (any, error) { return p.lock(proto.PoolID(id), l) }))
+	mux.HandleFunc("POST "+control.PathPoolSettle, peer.Deed(func(id uint64, s *proto.Settlement) (any, error) { return p.settle(proto.PoolID(id), s) }))
+	mux.HandleFunc("POST "+control.PathPoolVoid, peer.Deed(func(id uint64, v *proto.Voiding) (any, error) { return p.void(proto.PoolID(id), v) }))
 	mux.HandleFunc("GET "+control.PathHealth, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET "+control.PathReady, p.ready)
 	mux.HandleFunc("GET "+control.PathMetrics, p.metrics)
 	return mux
-}
-
-// bodyMax bounds what an operator sends.
-const bodyMax = 1 << 20
-
-// deed reads the id in the path and the body, and answers with what becomes of them.
-func deed[T any](do func(uint64, *T) (any, error)) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		id, wrong := uint64(0), error(nil)
-		if text := r.PathValue("id"); text != "" {
-			id, wrong = strconv.ParseUint(text, 10, 53)
-		}
-		body := new(T)
-		if err := errors.Join(wrong, json.NewDecoder(http.MaxBytesReader(w, r.Body, bodyMax)).Decode(body)); err != nil {
-			fail(w, http.StatusBadRequest, proto.Problem{Code: proto.RefusedMalformed.Code(), Reason: "the request is not what this path takes", Detail: err.Error()})
-			return
-		}
-		answer, err := do(id, body)
-		var no refused
-		switch {
-		case errors.As(err, &no):
-			fail(w, http.StatusConflict, proto.Problem{Code: proto.Refusal(no).Code(), Reason: no.Error()})
-		case err != nil:
-			fail(w, http.StatusInternalServerError, proto.Problem{Code: "internal", Reason: "MariaDB or Redis failed", Detail: err.Error()})
-		default:
-			w.Header().Set("Content-Type", "application/json")
-			json.NewEncoder(w).Encode(answer)
-		}
-	}
-}
-
-func fail(w http.ResponseWriter, status int, p proto.Problem) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(p)
 }
 
 func (p *Process) openGame(o *proto.GameOpening) (*proto.Answer, error) {
@@ -72,11 +36,11 @@ func (p *Process) openGame(o *proto.GameOpening) (*proto.Answer, error) {
 	}
 	switch {
 	case o.Name == "":
-		return nil, refused(proto.RefusedTextInvalid)
+		return nil, peer.Refused(proto.RefusedTextInvalid)
 	case len(o.Templates) > 0:
-		return nil, refused(proto.RefusedTemplate)
+		return nil, peer.Refused(proto.RefusedTemplate)
 	case g.Interval < 100*proto.Millisecond || g.Interval > proto.Minute:
-		return nil, refused(proto.RefusedIntervalShort)
+		return nil, peer.Refused(proto.RefusedIntervalShort)
 	}
 	if err := p.books.openGame(p.ctx, g); err != nil {
 		return nil, err
@@ -117,7 +81,7 @@ func (p *Process) openPool(id proto.GameID, o *proto.PoolOpening) (*proto.Answer
 func (p *Process) lock(id proto.PoolID, l *proto.Locking) (*proto.Answer, error) {
 	now := peer.Now()
 	if l.At != 0 {
-		return nil, refused(proto.RefusedLockPast) // nothing is parked here until a moment is heard
+		return nil, peer.Refused(proto.RefusedLockPast) // nothing is parked here until a moment is heard
 	}
 	pool, counts, err := p.books.lock(p.ctx, id)
 	if err != nil {
@@ -133,7 +97,7 @@ func (p *Process) lock(id proto.PoolID, l *proto.Locking) (*proto.Answer, error)
 
 func (p *Process) settle(id proto.PoolID, s *proto.Settlement) (*proto.Answer, error) {
 	if len(s.Winners) != 1 {
-		return nil, refused(proto.RefusedWinners)
+		return nil, peer.Refused(proto.RefusedWinners)
 	}
 	pool, m, told, err := p.books.settle(p.ctx, id, s.Winners[0])
 	if err != nil {
@@ -165,7 +129,7 @@ func (p *Process) done(id proto.PoolID) *proto.Answer {
 // ready says whether MariaDB and Redis answer.
 func (p *Process) ready(w http.ResponseWriter, r *http.Request) {
 	if err := errors.Join(p.books.db.PingContext(r.Context()), p.cache.ping(r.Context())); err != nil {
-		fail(w, http.StatusServiceUnavailable, proto.Problem{Code: "not_ready", Reason: "MariaDB or Redis does not answer", Detail: err.Error()})
+		peer.Fail(w, http.StatusServiceUnavailable, proto.Problem{Code: "not_ready", Reason: "MariaDB or Redis does not answer", Detail: err.Error()})
 		return
 	}
 	fmt.Fprintln(w, "ok")
@@ -179,22 +143,17 @@ func (p *Process) metrics(w http.ResponseWriter, r *http.Request) {
 	m, err := p.sum(r.Context())
 	meters, wrong := p.cache.redis.HGetAll(r.Context(), keyMeters).Result()
 	if err := errors.Join(err, wrong); err != nil {
-		fail(w, http.StatusInternalServerError, proto.Problem{Code: "internal", Reason: "MariaDB or Redis failed", Detail: err.Error()})
+		peer.Broken(w, err)
 		return
 	}
-	for _, place := range []struct {
-		name   string
-		amount proto.Amount
-	}{{"accounts", m.accounts}, {"pools", m.pools}, {"house", m.house}, {"deposits", m.deposits}, {"withdrawals", 0}} {
-		fmt.Fprintf(w, "server_money_units{where=%q} %d\n", place.name, place.amount)
-	}
+	m.Write(w)
 	for _, name := range []string{meterDistributions, meterEarly} {
 		n, _ := strconv.ParseUint(meters[name], 10, 64)
 		fmt.Fprintf(w, "baseline_%s_total %d\n", name, n)
 	}
 }
 
-func (p *Process) sum(ctx context.Context) (m money, err error) {
+func (p *Process) sum(ctx context.Context) (m peer.Money, err error) {
 	s := &p.summed
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -42,7 +42,7 @@ type Process struct {
 // summed is the money as it was summed up last.
 type summed struct {
 	mu    sync.Mutex
-	money money
+	money peer.Money
 	at    time.Time
 	took  time.Duration
 }

@@ -18,11 +18,6 @@ func takeout(gross proto.Amount, basisPoints uint16) proto.Amount {
 	return gross/whole*proto.Amount(basisPoints) + gross%whole*proto.Amount(basisPoints)/whole
 }
 
-// refused is a rule that keeps an operator's deed from being done. It is an error, so that its transaction is rolled back.
-type refused proto.Refusal
-
-func (r refused) Error() string { return proto.Refusal(r).Reason() }
-
 // openGame opens a game.
 func (b *books) openGame(ctx context.Context, g *proto.Game) error {
 	return b.transact(ctx, "open a game", func(tx *sql.Tx) error {
@@ -55,7 +50,7 @@ func rowImage[T any](ctx context.Context, tx *sql.Tx, table string, id any, unkn
 	image := new(T)
 	err := tx.QueryRowContext(ctx, "SELECT image FROM "+table+" WHERE id = ? FOR UPDATE", id).Scan(&text)
 	if errors.Is(err, sql.ErrNoRows) {
-		return nil, refused(unknown)
+		return nil, peer.Refused(unknown)
 	} else if err != nil {
 		return nil, err
 	}
@@ -70,9 +65,9 @@ func (b *books) happen(ctx context.Context, id proto.GameID, e *proto.Event) (g 
 		}
 		switch {
 		case e.Kind == "":
-			return refused(proto.RefusedEventInvalid)
+			return peer.Refused(proto.RefusedEventInvalid)
 		case g.State == proto.GameEnded:
-			return refused(proto.RefusedGameEnded)
+			return peer.Refused(proto.RefusedGameEnded)
 		case e.Kind == "kickoff":
 			g.State = proto.GameLive
 		case e.Kind == "end":
@@ -97,13 +92,13 @@ func (b *books) openPool(ctx context.Context, game proto.GameID, o *proto.PoolOp
 		}
 		switch n := len(o.Labels); {
 		case g.State == proto.GameEnded:
-			return refused(proto.RefusedGameEnded)
+			return peer.Refused(proto.RefusedGameEnded)
 		case pools == proto.PoolsMax:
-			return refused(proto.RefusedPoolsMany)
+			return peer.Refused(proto.RefusedPoolsMany)
 		case n < proto.OutcomesMin || n > proto.OutcomesMax:
-			return refused(proto.RefusedOutcomesCount)
+			return peer.Refused(proto.RefusedOutcomesCount)
 		case o.Rules != proto.Rules{} || o.Kind != "" || o.LocksAt != 0 || o.StakeMin != 0 || o.StakeMax != 0 || o.Takeout > 10_000:
-			return refused(proto.RefusedRules)
+			return peer.Refused(proto.RefusedRules)
 		}
 		p = &proto.Pool{Pool: proto.NewPoolID(game, pools+1), Question: o.Question, Labels: o.Labels, State: proto.PoolOpen, Takeout: o.Takeout}
 		if _, err := tx.ExecContext(ctx, "UPDATE games SET pools = ? WHERE id = ?", pools+1, game); err != nil {
@@ -126,7 +121,7 @@ func (b *books) lock(ctx context.Context, id proto.PoolID) (p *proto.Pool, count
 			return err
 		}
 		if p.State != proto.PoolOpen {
-			return refused(closed[p.State])
+			return peer.Refused(closed[p.State])
 		}
 		p.State = proto.PoolLocked
 		if err := setImage(ctx, tx, "pools", id, uint8(p.State), p); err != nil {
@@ -175,11 +170,11 @@ func (b *books) settle(ctx context.Context, id proto.PoolID, winner proto.Outcom
 		}
 		switch {
 		case p.State == proto.PoolOpen:
-			return refused(proto.RefusedPoolOpen)
+			return peer.Refused(proto.RefusedPoolOpen)
 		case p.State != proto.PoolLocked:
-			return refused(closed[p.State])
+			return peer.Refused(closed[p.State])
 		case int(winner) >= len(p.Labels):
-			return refused(proto.RefusedWinners)
+			return peer.Refused(proto.RefusedWinners)
 		}
 		if _, err := standing(ctx, tx, p); err != nil {
 			return err
@@ -228,7 +223,7 @@ func (b *books) void(ctx context.Context, id proto.PoolID) (p *proto.Pool, told 
 			return err
 		}
 		if p.State != proto.PoolOpen && p.State != proto.PoolLocked {
-			return refused(closed[p.State])
+			return peer.Refused(closed[p.State])
 		}
 		if told, err = giveBack(ctx, tx, id, proto.PredictionRefunded); err != nil {
 			return err
@@ -281,23 +276,12 @@ func (t *paid) message(reason proto.RefundReason) proto.Message {
 }
 
 // money is where it all is, in one snapshot.
-type money struct{ accounts, pools, house, deposits proto.Amount }
-
-func (b *books) money(ctx context.Context) (m money, err error) {
+func (b *books) money(ctx context.Context) (m peer.Money, err error) {
 	err = b.db.QueryRowContext(ctx, `SELECT (SELECT COALESCE(SUM(balance), 0) FROM accounts), (SELECT COALESCE(SUM(amount), 0) FROM predictions WHERE state = ?),
 		(SELECT COALESCE(SUM(house), 0) FROM pools), (SELECT COALESCE(SUM(deposited), 0) FROM accounts)`, proto.PredictionOpen).
-		Scan(&m.accounts, &m.pools, &m.house, &m.deposits)
+		Scan(&m.Accounts, &m.Pools, &m.House, &m.Deposits)
 	if err != nil {
 		return m, fmt.Errorf("sum up the money: %w", err)
 	}
 	return m, nil
-}
-
-var errMoney = errors.New("accounts + pools + house differ from deposits")
-
-func (m money) check() error {
-	if m.accounts+m.pools+m.house != m.deposits {
-		return fmt.Errorf("%w: %+v", errMoney, m)
-	}
-	return nil
 }

@@ -65,15 +65,12 @@ func Audit(data string, to io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	if m.pools != open {
-		add("%d are said to be in pools, open predictions come to %d", m.pools, open)
+	if m.Pools != open {
+		add("%d are said to be in pools, open predictions come to %d", m.Pools, open)
 	}
-	if m.accounts+m.pools+m.house != m.deposits {
-		add("%d in accounts + %d in pools + %d of the house are not the %d that were deposited", m.accounts, m.pools, m.house, m.deposits)
-	}
-	if err := errors.Join(wrong...); err != nil {
+	if err := errors.Join(append(wrong, m.Check())...); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(to, "%d accounts, %d pools, %d predictions, %d units: everything adds up\n", len(accounts), len(pools), predictions, m.deposits)
+	_, err = fmt.Fprintf(to, "%d accounts, %d pools, %d predictions, %d units: everything adds up\n", len(accounts), len(pools), predictions, m.Deposits)
 	return err
 }

@@ -10,6 +10,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"tote/server/bench/peer"
 	"tote/server/proto"
 )
 
@@ -205,16 +206,13 @@ func (k *books) finish(p *pool, ended []ending, house proto.Amount) error {
 	})
 }
 
-// money is where it is.
-type money struct{ accounts, pools, house, deposits proto.Amount }
-
 // sum adds up all balances.
-func (k *books) sum() (m money, err error) {
+func (k *books) sum() (m peer.Money, err error) {
 	err = k.db.View(func(tx *bbolt.Tx) error {
 		sums := tx.Bucket(bucketSums)
-		m.deposits, m.pools, m.house = proto.Amount(number(sums.Get(sumDeposits))), proto.Amount(number(sums.Get(sumPools))), proto.Amount(number(sums.Get(sumHouse)))
+		m.Deposits, m.Pools, m.House = proto.Amount(number(sums.Get(sumDeposits))), proto.Amount(number(sums.Get(sumPools))), proto.Amount(number(sums.Get(sumHouse)))
 		return tx.Bucket(bucketBalances).ForEach(func(_, v []byte) error {
-			m.accounts += proto.Amount(number(v))
+			m.Accounts += proto.Amount(number(v))
 			return nil
 		})
 	})

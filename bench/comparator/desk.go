@@ -1,12 +1,10 @@
 package comparator
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"slices"
-	"strconv"
 	"time"
 
 	"tote/server/bench/peer"
@@ -17,22 +15,22 @@ import (
 // desk answers operators, with the paths of package control: as much as it takes to open, feed and close a game.
 func (s *Server) desk() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST "+control.PathGames, deed(s, func(_ uint64, o *proto.GameOpening) (*proto.Answer, proto.Refusal, error) { return s.openGame(o) }))
-	mux.HandleFunc("POST "+control.PathGamePools, ofGame(s, func(id uint64) proto.GameID { return proto.GameID(id) }, s.openPool))
-	mux.HandleFunc("POST "+control.PathGameEvents, ofGame(s, func(id uint64) proto.GameID { return proto.GameID(id) }, s.happen))
-	mux.HandleFunc("POST "+control.PathPoolLock, ofPool(s, func(g *game, id proto.PoolID, l *proto.Locking) (proto.Refusal, error) {
+	mux.HandleFunc("POST "+control.PathGames, deed(s, func(_ uint64, o *proto.GameOpening) (*proto.Answer, error) { return s.openGame(o) }))
+	mux.HandleFunc("POST "+control.PathGamePools, ofGame(s, s.openPool))
+	mux.HandleFunc("POST "+control.PathGameEvents, ofGame(s, s.happen))
+	mux.HandleFunc("POST "+control.PathPoolLock, ofPool(s, func(g *game, id proto.PoolID, l *proto.Locking) error {
 		if l.At != 0 { // a moment that is over: nothing is taken back here
-			return proto.RefusedLockPast, nil
+			return peer.Refused(proto.RefusedLockPast)
 		}
 		return s.lock(g, id)
 	}))
-	mux.HandleFunc("POST "+control.PathPoolSettle, ofPool(s, func(g *game, id proto.PoolID, w *proto.Settlement) (proto.Refusal, error) {
+	mux.HandleFunc("POST "+control.PathPoolSettle, ofPool(s, func(g *game, id proto.PoolID, w *proto.Settlement) error {
 		if len(w.Winners) != 1 {
-			return proto.RefusedWinners, nil
+			return peer.Refused(proto.RefusedWinners)
 		}
 		return s.settle(g, id, w.Winners[0])
 	}))
-	mux.HandleFunc("POST "+control.PathPoolVoid, ofPool(s, func(g *game, id proto.PoolID, v *proto.Voiding) (proto.Refusal, error) {
+	mux.HandleFunc("POST "+control.PathPoolVoid, ofPool(s, func(g *game, id proto.PoolID, v *proto.Voiding) error {
 		return s.void(g, id, v.Reason)
 	}))
 	ok := func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") }
@@ -42,66 +40,42 @@ func (s *Server) desk() http.Handler {
 	return mux
 }
 
-// bodyMax bounds what an operator sends.
-const bodyMax = 1 << 20
-
-// deed reads the id in the path and the body, and answers with what becomes of them.
-func deed[T any](s *Server, do func(uint64, *T) (*proto.Answer, proto.Refusal, error)) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		id, wrong := uint64(0), error(nil)
-		if text := r.PathValue("id"); text != "" {
-			id, wrong = strconv.ParseUint(text, 10, 53)
-		}
-		body := new(T)
-		if err := errors.Join(wrong, json.NewDecoder(http.MaxBytesReader(w, r.Body, bodyMax)).Decode(body)); err != nil {
-			problem(w, http.StatusBadRequest, proto.Problem{Code: proto.RefusedMalformed.Code(), Reason: "the request is not what this path takes", Detail: err.Error()})
-			return
-		}
-		answer, refusal, err := do(id, body)
-		switch {
-		case err != nil:
-			problem(w, http.StatusInternalServerError, proto.Problem{Code: "internal", Reason: "the disk failed", Detail: err.Error()})
+// deed ends the server where the disk has failed.
+func deed[T any](s *Server, do func(uint64, *T) (*proto.Answer, error)) http.HandlerFunc {
+	return peer.Deed(func(id uint64, body *T) (any, error) {
+		answer, err := do(id, body)
+		var no peer.Refused
+		if err != nil && !errors.As(err, &no) {
 			s.fail(err)
-		case refusal != proto.Accepted:
-			problem(w, http.StatusConflict, proto.Problem{Code: refusal.Code(), Reason: refusal.Reason()})
-		default:
-			w.Header().Set("Content-Type", "application/json")
-			json.NewEncoder(w).Encode(answer)
 		}
-	}
-}
-
-func problem(w http.ResponseWriter, status int, p proto.Problem) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(p)
+		return answer, err
+	})
 }
 
 // ofGame is a deed in the game that the id names.
-func ofGame[T any](s *Server, of func(uint64) proto.GameID, do func(*game, *T) (*proto.Answer, proto.Refusal, error)) http.HandlerFunc {
-	return deed(s, func(id uint64, body *T) (*proto.Answer, proto.Refusal, error) {
-		g := s.game(of(id))
+func ofGame[T any](s *Server, do func(*game, *T) (*proto.Answer, error)) http.HandlerFunc {
+	return deed(s, func(id uint64, body *T) (*proto.Answer, error) {
+		g := s.game(proto.GameID(id))
 		if g == nil {
-			return nil, proto.RefusedGameUnknown, nil
+			return nil, peer.Refused(proto.RefusedGameUnknown)
 		}
 		return do(g, body)
 	})
 }
 
 // ofPool is a deed with a pool.
-func ofPool[T any](s *Server, do func(*game, proto.PoolID, *T) (proto.Refusal, error)) http.HandlerFunc {
-	return deed(s, func(id uint64, body *T) (*proto.Answer, proto.Refusal, error) {
+func ofPool[T any](s *Server, do func(*game, proto.PoolID, *T) error) http.HandlerFunc {
+	return deed(s, func(id uint64, body *T) (*proto.Answer, error) {
 		p := proto.PoolID(id)
 		g := s.game(p.Game())
 		if g == nil {
-			return nil, proto.RefusedPoolUnknown, nil
+			return nil, peer.Refused(proto.RefusedPoolUnknown)
 		}
-		refusal, err := do(g, p, body)
-		return &proto.Answer{Game: g.id, Pool: p}, refusal, err
+		return &proto.Answer{Game: g.id, Pool: p}, do(g, p, body)
 	})
 }
 
-func (s *Server) openGame(o *proto.GameOpening) (*proto.Answer, proto.Refusal, error) {
+func (s *Server) openGame(o *proto.GameOpening) (*proto.Answer, error) {
 	image := proto.Game{Name: o.Name, Teams: o.Teams, Interval: o.Interval}
 	if image.Interval == 0 {
 		image.Interval = proto.Time(s.config.Interval.Microseconds())
@@ -109,54 +83,54 @@ func (s *Server) openGame(o *proto.GameOpening) (*proto.Answer, proto.Refusal, e
 	interval := time.Duration(image.Interval) * time.Microsecond
 	switch {
 	case o.Name == "":
-		return nil, proto.RefusedTextInvalid, nil
+		return nil, peer.Refused(proto.RefusedTextInvalid)
 	case len(o.Templates) > 0:
-		return nil, proto.RefusedTemplate, nil
+		return nil, peer.Refused(proto.RefusedTemplate)
 	case interval < intervalMin || interval > intervalMax:
-		return nil, proto.RefusedIntervalShort, nil
+		return nil, peer.Refused(proto.RefusedIntervalShort)
 	}
 	if err := s.books.openGame(&image); err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	g := newGame(&image)
 	s.mu.Lock()
 	s.games[g.id] = g
 	s.mu.Unlock()
 	s.keep(g)
-	return &proto.Answer{Game: g.id}, proto.Accepted, nil
+	return &proto.Answer{Game: g.id}, nil
 }
 
-func (s *Server) openPool(g *game, o *proto.PoolOpening) (*proto.Answer, proto.Refusal, error) {
+func (s *Server) openPool(g *game, o *proto.PoolOpening) (*proto.Answer, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch n := len(o.Labels); {
 	case g.image.State == proto.GameEnded:
-		return nil, proto.RefusedGameEnded, nil
+		return nil, peer.Refused(proto.RefusedGameEnded)
 	case len(g.pools) == proto.PoolsMax:
-		return nil, proto.RefusedPoolsMany, nil
+		return nil, peer.Refused(proto.RefusedPoolsMany)
 	case n < proto.OutcomesMin || n > proto.OutcomesMax:
-		return nil, proto.RefusedOutcomesCount, nil
+		return nil, peer.Refused(proto.RefusedOutcomesCount)
 	case o.Rules != proto.Rules{} || o.Kind != "" || o.LocksAt != 0 || o.Takeout > 10_000:
-		return nil, proto.RefusedRules, nil
+		return nil, peer.Refused(proto.RefusedRules)
 	}
 	p := newPool(proto.Pool{Pool: proto.NewPoolID(g.id, uint32(len(g.pools)+1)), Question: o.Question, Labels: slices.Clone(o.Labels), Takeout: o.Takeout}, o.StakeMin, o.StakeMax)
 	if err := s.books.putPool(p); err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	g.pools = append(g.pools, p)
 	g.broadcast(&proto.Opened{T: peer.Now(), Game: g.id, Seq: g.next(), Pool: p.shown()})
-	return &proto.Answer{Game: g.id, Pool: p.Image.Pool}, proto.Accepted, nil
+	return &proto.Answer{Game: g.id, Pool: p.Image.Pool}, nil
 }
 
-func (s *Server) happen(g *game, e *proto.Event) (*proto.Answer, proto.Refusal, error) {
+func (s *Server) happen(g *game, e *proto.Event) (*proto.Answer, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	image, was := g.image, g.image.State
 	switch {
 	case e.Kind == "":
-		return nil, proto.RefusedEventInvalid, nil
+		return nil, peer.Refused(proto.RefusedEventInvalid)
 	case was == proto.GameEnded:
-		return nil, proto.RefusedGameEnded, nil
+		return nil, peer.Refused(proto.RefusedGameEnded)
 	case e.Kind == "kickoff":
 		image.State = proto.GameLive
 	case e.Kind == "end":
@@ -164,27 +138,22 @@ func (s *Server) happen(g *game, e *proto.Event) (*proto.Answer, proto.Refusal, 
 	}
 	image.Score, image.Minute = e.Score, e.Minute
 	if err := s.books.putGame(&image); err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	g.image = image
 	g.broadcast(&proto.Happened{T: peer.Now(), Game: g.id, Seq: g.next(), Kind: e.Kind, Minute: e.Minute, Team: e.Team, Player: e.Player, Score: e.Score})
 	if image.State != was {
 		g.broadcast(&proto.GameChanged{T: peer.Now(), Seq: g.next(), Game: g.shown()})
 	}
-	return &proto.Answer{Game: g.id}, proto.Accepted, nil
+	return &proto.Answer{Game: g.id}, nil
 }
 
 // metrics shows where the money is, under the names of our own server's.
 func (s *Server) metrics(w http.ResponseWriter, _ *http.Request) {
 	m, err := s.books.sum()
 	if err != nil {
-		problem(w, http.StatusInternalServerError, proto.Problem{Code: "internal", Reason: "the disk failed", Detail: err.Error()})
+		peer.Broken(w, err)
 		return
 	}
-	for _, place := range []struct {
-		name   string
-		amount proto.Amount
-	}{{"accounts", m.accounts}, {"pools", m.pools}, {"house", m.house}, {"deposits", m.deposits}, {"withdrawals", 0}} {
-		fmt.Fprintf(w, "server_money_units{where=%q} %d\n", place.name, place.amount)
-	}
+	m.Write(w)
 }

@@ -35,7 +35,7 @@ type pool struct {
 	counts  proto.Seq                  // the last prediction in Odds
 	pending int                        // stakes that are accepted and not told yet
 	changed bool                       // since the last distribution
-	settles bool                       // a settlement is being written
+	busy    bool                       // an operator is locking or ending it
 }
 
 // ticket is a prediction in its pool.

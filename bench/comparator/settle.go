@@ -73,78 +73,82 @@ func (p *pool) ending(t ticket) ending {
 }
 
 // lock closes a pool to stakes.
-func (s *Server) lock(g *game, id proto.PoolID) (proto.Refusal, error) {
+func (s *Server) lock(g *game, id proto.PoolID) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	p := g.pool(id)
 	switch {
 	case p == nil:
-		return proto.RefusedPoolUnknown, nil
+		return peer.Refused(proto.RefusedPoolUnknown)
 	case p.Image.State != proto.PoolOpen:
-		return closed[p.Image.State], nil
+		return peer.Refused(closed[p.Image.State])
+	case p.busy:
+		return peer.Refused(proto.RefusedBusy)
 	}
 	at := peer.Now()
+	p.busy = true
 	g.close(p)
+	p.busy = false
 	if err := s.books.putPool(p); err != nil {
-		return 0, err
+		return err
 	}
 	g.broadcast(&proto.Locked{T: peer.Now(), Game: g.id, Seq: g.next(), Pool: id, At: at, Counts: p.counts, Odds: p.odds()})
-	return proto.Accepted, nil
+	return nil
 }
 
 // settle ends a locked pool and pays.
-func (s *Server) settle(g *game, id proto.PoolID, winner proto.Outcome) (proto.Refusal, error) {
-	p, refusal := g.begin(id, proto.PoolLocked)
+func (s *Server) settle(g *game, id proto.PoolID, winner proto.Outcome) error {
+	p, err := g.begin(id, proto.PoolLocked)
 	switch {
-	case refusal != proto.Accepted:
-		return refusal, nil
+	case err != nil:
+		return err
 	case int(winner) >= len(p.Image.Labels):
 		g.mu.Lock()
 		defer g.mu.Unlock()
-		p.settles = false
-		return proto.RefusedWinners, nil
+		p.busy = false
+		return peer.Refused(proto.RefusedWinners)
 	}
 	ended, m := p.ends(winner)
 	over := p.Image
 	over.State, over.Winners, over.Refunded = proto.PoolSettled, m.Winners, m.Refunded
-	return proto.Accepted, s.finish(g, p, over, ended, m.Takeout+m.Breakage, m.Reason, func(now proto.Time, seq uint64) proto.Message {
+	return s.finish(g, p, over, ended, m.Takeout+m.Breakage, m.Reason, func(now proto.Time, seq uint64) proto.Message {
 		m.T, m.Game, m.Seq, m.Pool = now, g.id, seq, id
 		return &m
 	})
 }
 
 // void ends a pool and returns all stakes.
-func (s *Server) void(g *game, id proto.PoolID, reason string) (proto.Refusal, error) {
-	p, refusal := g.begin(id, proto.PoolOpen, proto.PoolLocked)
-	if refusal != proto.Accepted {
-		return refusal, nil
+func (s *Server) void(g *game, id proto.PoolID, reason string) error {
+	p, err := g.begin(id, proto.PoolOpen, proto.PoolLocked)
+	if err != nil {
+		return err
 	}
 	over := p.Image
 	over.State = proto.PoolVoided
-	return proto.Accepted, s.finish(g, p, over, p.returned(), 0, proto.RefundVoid, func(now proto.Time, seq uint64) proto.Message {
+	return s.finish(g, p, over, p.returned(), 0, proto.RefundVoid, func(now proto.Time, seq uint64) proto.Message {
 		return &proto.Voided{T: now, Game: g.id, Seq: seq, Pool: id, Reason: reason}
 	})
 }
 
 // begin begins the end of a pool: nobody else changes it any more, and its game goes on meanwhile.
-func (g *game) begin(id proto.PoolID, from ...proto.PoolState) (*pool, proto.Refusal) {
+func (g *game) begin(id proto.PoolID, from ...proto.PoolState) (*pool, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	p := g.pool(id)
 	switch {
 	case p == nil:
-		return nil, proto.RefusedPoolUnknown
-	case p.settles:
-		return nil, proto.RefusedBusy
+		return nil, peer.Refused(proto.RefusedPoolUnknown)
+	case p.busy:
+		return nil, peer.Refused(proto.RefusedBusy)
 	case !slices.Contains(from, p.Image.State):
 		if p.Image.State == proto.PoolOpen {
-			return nil, proto.RefusedPoolOpen
+			return nil, peer.Refused(proto.RefusedPoolOpen)
 		}
-		return nil, closed[p.Image.State]
+		return nil, peer.Refused(closed[p.Image.State])
 	}
-	p.settles = true
+	p.busy = true
 	g.close(p)
-	return p, proto.Accepted
+	return p, nil
 }
 
 // finish writes the end of a pool, tells it, and pays.
@@ -153,7 +157,7 @@ func (s *Server) finish(g *game, p *pool, over proto.Pool, ended []ending, house
 		return err
 	}
 	g.mu.Lock()
-	p.Image, p.settles, p.tickets, p.backed = over, false, nil, nil
+	p.Image, p.busy, p.tickets, p.backed = over, false, nil, nil
 	g.broadcast(say(peer.Now(), g.next()))
 	g.mu.Unlock()
 	for i := range ended {
