@@ -268,7 +268,7 @@ func write(w io.Writer, v any) error {
 
 // Report is `server bench report`.
 type Report struct {
-	Files   []string  `arg:"" help:"Reports of bench run --json: FILE, or NAME=FILE; those of one name are repetitions." placeholder:"[NAME=]FILE"`
+	Files   []string  `arg:"" help:"Reports of bench run --json: FILE, or NAME=FILE; those of one name are repetitions. Or what bench compare --json has written." placeholder:"[NAME=]FILE"`
 	Points  string    `help:"Also fit models to this table, as bench fit does." placeholder:"CSV"`
 	At      []float64 `help:"As of bench fit." placeholder:"P"`
 	Out     string    `default:"report.html" help:"The page." placeholder:"FILE"`

@@ -25,7 +25,7 @@ import (
 )
 
 // Read reads reports that bench has written. A name is a file, or NAME=FILE; runs of one name are repetitions of each other, and a file
-// without one stands for itself.
+// without one stands for itself. What bench compare has written are groups with names of their own.
 func Read(names []string) ([]*Group, error) {
 	var groups []*Group
 	for _, name := range names {
@@ -36,6 +36,14 @@ func Read(names []string) ([]*Group, error) {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			return nil, err
+		}
+		if bytes.HasPrefix(bytes.TrimSpace(text), []byte("[")) {
+			var compared []*Group
+			if err := json.Unmarshal(text, &compared); err != nil {
+				return nil, fmt.Errorf("%s is nothing that server bench compare --json has written: %w", file, err)
+			}
+			groups = append(groups, compared...)
+			continue
 		}
 		r := &bench.Report{}
 		if err := json.Unmarshal(text, r); err != nil || r.Conditions.Started.IsZero() {

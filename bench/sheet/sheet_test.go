@@ -128,6 +128,10 @@ func TestReadReports(t *testing.T) {
 	if err != nil || len(groups) != 2 || len(groups[0].Runs) != 2 || groups[1].Name != "b" || groups[1].Runs[0].Stakes.AchievedRate != 200 {
 		t.Errorf("%+v, %v", groups, err)
 	}
+	groups, err = Read([]string{write("compared.json", []*Group{inRounds("ours", 1, 2), inRounds("theirs", 3, 4)})})
+	if err != nil || len(groups) != 2 || groups[1].Name != "theirs" || groups[1].Runs[1].Conditions.Round != 2 {
+		t.Errorf("%+v, %v", groups, err)
+	}
 	if _, err := Read([]string{write("no.json", map[string]int{"a": 1})}); err == nil || !strings.Contains(err.Error(), "is no report") {
 		t.Error(err)
 	}
