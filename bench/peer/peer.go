@@ -78,6 +78,8 @@ func (s *Server[S]) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closing {
+		reason := websocket.FormatCloseMessage(int(proto.CloseGoingAway), proto.CloseGoingAway.Reason())
+		socket.WriteControl(websocket.CloseMessage, reason, time.Now().Add(writeMax))
 		socket.Close()
 		return
 	}

@@ -122,6 +122,12 @@ func TestConversation(t *testing.T) {
 		t.Errorf("%q has gone", who)
 	}
 	last := dial(t, target)
+	if _, err := last.Send(proto.Request{Type: proto.RequestTime, ID: 1}); err != nil { // with its answer, the server knows the connection
+		t.Fatal(err)
+	}
+	if _, err := last.Receive(); err != nil {
+		t.Fatal(err)
+	}
 	go server.Close() // waits for the client's goodbye, which comes from closedWith
 	closedWith(t, last, proto.CloseGoingAway)
 	<-gone
