@@ -28,6 +28,7 @@ type casino struct {
 	crowd    []*claimant
 	pools    []proto.PoolID
 	over     atomic.Bool
+	last     atomic.Bool // whoever is told to come back does not
 	receipts atomic.Int64
 	told     atomic.Int64 // times that somebody was told to come back
 	welcome  atomic.Int64 // times that somebody came
@@ -81,6 +82,9 @@ func (b *casino) play(t *testing.T, k *claimant, r *rand.Rand) {
 				t.Errorf("account %d is told %q", k.account, closed.Reason)
 			}
 			b.told.Add(1)
+			if b.last.Load() {
+				return
+			}
 			time.Sleep(time.Duration(delay) * time.Microsecond)
 		} else if err != nil {
 			t.Errorf("account %d: %v", k.account, err)
@@ -255,4 +259,24 @@ func TestUpgradeThatFails(t *testing.T) {
 	b.more(t)
 	b.end()
 	s.ends(now)
+}
+
+// A server that is told to stop while everybody plays tells everybody to come back, ends in order, and has every receipt that anybody holds.
+func TestStopUnderPlay(t *testing.T) {
+	const players = 50
+	s := start(t, t.TempDir(), "--stakes-per-second", "0")
+	b := openCasino(t, s, players)
+	b.last.Store(true)
+	s.stop()
+	err := <-s.exited
+	s.exited <- err
+	if err != nil {
+		t.Errorf("it ended with %v", err)
+	}
+	b.playing.Wait()
+	if n := b.told.Load(); n != players {
+		t.Errorf("%d of %d were told to come back", n, players)
+	}
+	b.s = start(t, s.data)
+	b.end()
 }

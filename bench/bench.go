@@ -141,6 +141,7 @@ type run struct {
 	watch       *watch
 	stopped     bool // by ctx
 	deserted    bool // every connection was lost
+	ending      *Ending
 }
 
 // mark is what the meters showed at one moment.
@@ -214,8 +215,22 @@ func (r *run) conduct(ctx context.Context) {
 	}
 	r.parted = time.Since(r.base)
 	r.enter(phaseFarewell)
+	if r.plan.Ending != nil {
+		r.endServer()
+	}
 	r.await(context.Background(), r.plan.patience.farewell, func() bool { return r.now().open == 0 })
 	r.stop()
+}
+
+// endServer ends the server when each worker has summed up what its players know.
+func (r *run) endServer() {
+	r.await(context.Background(), r.plan.patience.farewell, func() bool { return r.now().ready == r.plan.Users })
+	r.ending = &Ending{Connections: r.now().open}
+	began := time.Now()
+	if err := r.plan.Ending(); err != nil {
+		r.ending.Error = err.Error()
+	}
+	r.ending.Took = time.Since(began).Seconds()
 }
 
 // play lets the players play, with During beside them, until the plan's duration or During is over.

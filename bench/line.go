@@ -250,6 +250,7 @@ type (
 		Waiting  int           `json:"waiting"`
 		Audited  int           `json:"audited"`
 		Away     int           `json:"away"`
+		Ready    int           `json:"ready"`
 		Gone     int           `json:"gone"`
 		Interval time.Duration `json:"interval"`
 	}
@@ -276,7 +277,7 @@ func lineOf(t *tally, tails []*tail, cpu time.Duration) *tallyLine {
 		Frames: t.frames, Bytes: t.bytes, Conflated: t.conflated, Pings: t.pings, Heartbeats: t.heartbeats, Stale: t.stale, Unknown: t.unknown,
 		Asides: t.asides, Stakes: t.stakes, Deeds: t.deeds, Connections: t.connections, Lives: maps.Clone(t.lives), Faults: t.faults, Busy: t.busy, Turn: t.turn, CPU: cpu,
 		Gauge: gaugeLine{At: t.gauge.at, Open: t.gauge.open, Joined: t.gauge.joined, Came: t.gauge.came, Waiting: t.gauge.waiting,
-			Audited: t.gauge.audited, Away: t.gauge.away, Gone: t.gauge.gone, Interval: t.gauge.interval},
+			Audited: t.gauge.audited, Away: t.gauge.away, Ready: t.gauge.ready, Gone: t.gauge.gone, Interval: t.gauge.interval},
 	}
 	for c, v := range t.checks {
 		l.Checks[c] = verdictLine{v.passed, v.failed, v.example}
@@ -319,7 +320,7 @@ func (l *tallyLine) tally(from, classes int, behind time.Duration) (*tally, []*t
 	t.frames, t.bytes, t.conflated, t.pings, t.heartbeats, t.stale = l.Frames, l.Bytes, l.Conflated, l.Pings, l.Heartbeats, l.Stale
 	t.unknown, t.asides, t.stakes, t.deeds, t.connections, t.busy, t.turn = l.Unknown, l.Asides, l.Stakes, l.Deeds, l.Connections, l.Busy, l.Turn
 	t.gauge = gauge{at: l.Gauge.At + behind, open: l.Gauge.Open, joined: l.Gauge.Joined, came: l.Gauge.Came, waiting: l.Gauge.Waiting,
-		audited: l.Gauge.Audited, away: l.Gauge.Away, gone: l.Gauge.Gone, interval: l.Gauge.Interval}
+		audited: l.Gauge.Audited, away: l.Gauge.Away, ready: l.Gauge.Ready, gone: l.Gauge.Gone, interval: l.Gauge.Interval}
 	for c, v := range l.Checks {
 		t.checks[c] = verdict{v.Passed, v.Failed, v.Example}
 	}

@@ -139,6 +139,7 @@ type gauge struct {
 	waiting  int           // for a reply
 	audited  int
 	away     int           // without a connection, and coming back
+	ready    int           // for the server's end
 	gone     int           // for good, without having been in a game
 	interval time.Duration // the longest batching interval of their games
 }
@@ -150,6 +151,7 @@ func (g *gauge) add(o gauge) {
 	g.waiting += o.waiting
 	g.audited += o.audited
 	g.away += o.away
+	g.ready += o.ready
 	g.gone += o.gone
 	g.interval = max(g.interval, o.interval)
 }
@@ -169,6 +171,9 @@ func (w *worker) gauge() (g gauge) {
 		g.joined += int(count(p.stage >= stagePlaying && (p.game != nil || w.plan.Aloof)))
 		g.waiting += int(count(p.asked != proto.RequestNone))
 		g.audited += int(count(p.audited))
+	}
+	if w.tail != nil {
+		g.ready = len(w.players)
 	}
 	for _, game := range w.games {
 		g.interval = max(g.interval, time.Duration(game.interval)*time.Microsecond)

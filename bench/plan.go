@@ -87,6 +87,9 @@ type Plan struct {
 	// duration is over, which ends ctx. Nil: nothing.
 	During func(ctx context.Context) error `json:"-"`
 
+	// Ending ends the server while the players are connected, after all has been compared, instead of their saying goodbye. Not with agents.
+	Ending func() error `json:"-"`
+
 	Settle   time.Duration   // quiet time before the stakes of a StakeRate, 0: 3 s
 	Seed     uint64          // of all randomness; the same seed plans the same stakes
 	Workers  int             // event loops, 0: one for every two CPUs; of all agents together, where there are agents

@@ -28,6 +28,7 @@ type Report struct {
 	Deeds       Deeds         `json:"deeds"` // requests other than stakes
 	Delivered   Delivered     `json:"delivered"`
 	Latency     Latencies     `json:"latency"`
+	Ending      *Ending       `json:"ending,omitempty"`    // of the server, where the run ends it under its players
 	Takeovers   []Takeover    `json:"takeovers,omitempty"` // of one process of the server from another
 	Classes     []Class       `json:"classes,omitempty"`   // of games, where there are several
 	Timeline    []Moment      `json:"timeline"`            // a second each
@@ -262,7 +263,7 @@ func (r *run) report() *Report {
 			Pings: res.pings, Heartbeats: res.heartbeats, Stale: res.stale, Asides: res.asides, Unknown: res.unknown,
 			FrameRate: perSecond(r.playTo.frames-r.playFrom.frames, played),
 		},
-		Takeovers: res.lives.takeovers(),
+		Takeovers: res.lives.takeovers(), Ending: r.ending,
 		Latency: Latencies{
 			Handshake: timesOf(res.times[meterHandshake]), Receipt: timesOf(res.times[meterReceipt]),
 			Odds: timesOf(res.times[meterOdds]), Lifecycle: timesOf(res.times[meterLifecycle]), Spread: timesOf(res.times[meterSpread]),
@@ -577,6 +578,9 @@ func (r *Report) WriteText(w io.Writer) {
 	if r.Deeds.Planned > 0 {
 		row("other requests/s", "", fmt.Sprintf("%.1f", r.Deeds.AchievedRate),
 			fmt.Sprintf("%s answered of %s", grouped(r.Deeds.Answered), grouped(r.Deeds.Planned)))
+	}
+	if e := r.Ending; e != nil {
+		row("stop", "", "", fmt.Sprintf("%.1f s with %s connections", e.Took, grouped(e.Connections)))
 	}
 	for _, t := range r.Takeovers {
 		row("takeover", "", "", fmt.Sprintf("%.0f ms without a receipt, after %.1f s", t.Gap*1000, t.At))

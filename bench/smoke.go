@@ -93,10 +93,11 @@ func Smoke(ctx context.Context, c SmokeConfig) (*Report, error) {
 		return nil, err
 	}
 	report, err := c.play(ctx, server)
-	if err == nil {
-		err = errors.Join(report.Failed(), c.enough(report))
+	if report == nil || report.Ending == nil {
+		return report, errors.Join(err, server.stop())
 	}
-	return report, errors.Join(err, server.stop())
+	report.note(auditStop, report.Ending.wrong(report.Connections.Recalled))
+	return report, errors.Join(err, report.Failed(), c.enough(report))
 }
 
 func (c *SmokeConfig) play(ctx context.Context, server *child) (*Report, error) {
@@ -120,7 +121,7 @@ func (c *SmokeConfig) play(ctx context.Context, server *child) (*Report, error) 
 		Target: "ws://" + server.addresses.Listen + "/ws", Through: c.Through, Sources: c.Through, Users: c.Users, ConnectRate: c.ConnectRate, Duration: c.Duration,
 		StakeRate: c.StakeRate, Game: game.Game, Alone: true, Seed: c.Seed, Workers: c.Workers,
 		Server: []int{server.command.Process.Pid}, Log: c.Log, Progress: c.Progress,
-		patience: c.patience,
+		patience: c.patience, Ending: server.stop,
 	}
 	if c.Turnover > 0 {
 		plan.During = croupier.turn

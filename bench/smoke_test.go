@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gobwas/ws"
+
 	"tote/server/proto"
 	"tote/server/proto/control"
 )
@@ -62,6 +64,12 @@ func serveHouse(args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	<-ctx.Done()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, g := range h.guests {
+		body := ws.NewCloseFrameBody(ws.StatusCode(proto.CloseRestart), proto.RestartReason(proto.Second))
+		ws.WriteFrame(g.conn, ws.NewCloseFrame(body))
+	}
 	return nil
 }
 

@@ -87,6 +87,24 @@ func beside(one, other func(ctx context.Context) error) func(ctx context.Context
 	}
 }
 
+// Ending is how the server ended while players were connected.
+type Ending struct {
+	Connections int     `json:"connections"`
+	Took        float64 `json:"took_s"`          // from the signal until the process was gone
+	Error       string  `json:"error,omitempty"` // "": in order
+}
+
+// wrong says what was not as it should be: who is connected is told when to come back, and nobody is cut.
+func (e *Ending) wrong(told uint64) error {
+	switch {
+	case e.Error != "":
+		return errors.New(e.Error)
+	case told != uint64(e.Connections):
+		return fmt.Errorf("of %d clients %d were told to go when the server stopped", e.Connections, told)
+	}
+	return nil
+}
+
 // life is when receipts came from one process of the server.
 type life struct {
 	First time.Duration `json:"first"` // since the run's start

@@ -253,6 +253,9 @@ func (w *worker) enter() {
 		}
 	case phaseFarewell:
 		w.tail = w.sumUp()
+		if w.plan.Ending != nil {
+			return // the server parts from them
+		}
 		for i := range w.players {
 			w.part(&w.players[i])
 		}

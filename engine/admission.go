@@ -18,8 +18,8 @@ type admission struct {
 }
 
 const (
-	// admissionsPerLoop is a newcomer each 0.5 ms: with handshake, hello, list of games and image it costs the server 0.2 ms, so a storm takes two
-	// fifths of each loop and a crowd of a million on 16 loops is in after half a minute.
+	// admissionsPerLoop is a newcomer each 0.5 ms: with handshake, hello, predictions, list of games and image it costs the server 0.13 ms, so a storm takes a
+	// quarter of each loop, and a crowd of a million on 16 loops is in after half a minute.
 	admissionsPerLoop = 2000
 
 	// admissionBurst is how far newcomers may be ahead of their time, and admissionPause for how long the door is shut then: the shorter, the fewer
