@@ -143,6 +143,7 @@ func TestTracesWithoutReceiver(t *testing.T) {
 	s := start(t, t.TempDir())
 	s.game(1)
 	s.stop()
+	s.exited <- <-s.exited // its log is whole
 	if len(to.spans) != 0 || strings.Contains(s.log.String(), "traces") {
 		t.Errorf("untraced: %d spans, and the log is\n%s", len(to.spans), s.log)
 	}
@@ -153,6 +154,7 @@ func TestTracesWithoutReceiver(t *testing.T) {
 		s.game(1)
 	}
 	s.stop()
+	s.exited <- <-s.exited
 	if n := strings.Count(s.log.String(), "traces are not received"); n != 1 {
 		t.Errorf("the log tells it %d times:\n%s", n, s.log)
 	}
