@@ -51,9 +51,9 @@ type shake struct {
 }
 
 const (
-	// secureMax is how much a client may send before the handshake is done: the longest hello in one record, its end, and a
-	// request. crypto/tls itself would take 64 kB and keep them in buffers of twice that.
-	secureMax = 20 << 10
+	// secureMax is how much a client may send before the handshake is done: hellos have 2 kB today, and a request and first frames may
+	// come with its end. crypto/tls itself would take 64 kB and keep them in buffers of twice that.
+	secureMax = 16 << 10
 
 	// shakesMax is how many handshakes may wait for the hands: two seconds for one core. More are closed, and may come again.
 	shakesMax = 4096
@@ -116,7 +116,9 @@ func (t *secure) Read(p []byte) (int, error) {
 		}
 	}
 	n := copy(p, t.in)
-	t.in = t.in[n:]
+	if t.in = t.in[n:]; len(t.in) == 0 {
+		t.in = nil // not to be kept while the next are waited for
+	}
 	return n, nil
 }
 

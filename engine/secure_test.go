@@ -22,6 +22,7 @@ import (
 	"math/big"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -69,6 +70,15 @@ type wire struct {
 	piece  int                 // bytes in one write; 0: all
 	change func([]byte) []byte // nil: as it is
 	each   func(n int)         // after each piece
+	read   *bytes.Buffer       // what came; nil: nobody asks
+}
+
+func (w *wire) Read(p []byte) (int, error) {
+	n, err := w.TCPConn.Read(p)
+	if w.read != nil {
+		w.read.Write(p[:n])
+	}
+	return n, err
 }
 
 func (w *wire) Write(p []byte) (int, error) {
@@ -196,11 +206,14 @@ func TestTLSCut(t *testing.T) {
 	}
 }
 
-// A page over TLS, of many records, to a client that reads slowly and takes it for whole only with close_notify.
+// A page over TLS, of many records, and behind it close_notify, without which nobody could tell the end from a cut. In TLS 1.2 one sees that
+// a record is an alert.
 func TestTLSPage(t *testing.T) {
 	page := bytes.Repeat([]byte("page "), 200_000)
 	e, _ := serve(t, Config{TLS: serving(), Page: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(page) })})
-	c := dialTLS(t, e, trusting(0))
+	c := dialAddress(t, e.TLSAddr().String())
+	w := &wire{TCPConn: c.conn, read: new(bytes.Buffer)}
+	c.secureOver(w, trusting(tls.VersionTLS12))
 	c.write([]byte("GET / HTTP/1.1\r\nHost: tote\r\n\r\n"))
 	response, err := http.ReadResponse(c.r, nil)
 	if err != nil {
@@ -211,6 +224,13 @@ func TestTLSPage(t *testing.T) {
 		t.Errorf("%d bytes came, %v; want %d", len(got), err, len(page))
 	}
 	c.expectEnd()
+	last := byte(0)
+	for all := w.read.Bytes(); len(all) > 0; all = all[5+int(binary.BigEndian.Uint16(all[3:])):] {
+		last = all[0]
+	}
+	if last != recordAlert {
+		t.Errorf("the last record is of type %d", last)
+	}
 }
 
 // A client that comes back says its ticket; one that has no certificate of ours to trust leaves.
@@ -255,6 +275,8 @@ func (sink) SetDeadline(time.Time) error      { return nil }
 func (sink) SetReadDeadline(time.Time) error  { return nil }
 func (sink) SetWriteDeadline(time.Time) error { return nil }
 
+const recordAlert = 21
+
 // raw says what is no TLS, and hears the end.
 func raw(t *testing.T, e *Engine, said []byte) []byte {
 	c := dialAddress(t, e.TLSAddr().String())
@@ -283,7 +305,7 @@ func TestTLSHostile(t *testing.T) {
 		{"SSL 2", InsecureGarbage, func(t *testing.T, e *Engine) { raw(t, e, []byte{0x80, 0x2e, 1, 0, 2}) }},
 		{"a record of another version", InsecureGarbage, func(t *testing.T, e *Engine) { raw(t, e, []byte("\x16\x47\x00\x00\x05hello")) }},
 		{"a hello that is none", InsecureRefused, func(t *testing.T, e *Engine) {
-			if got := raw(t, e, []byte("\x16\x03\x01\x00\x08\x01\x00\x00\x04hell")); len(got) != 7 || got[0] != 21 {
+			if got := raw(t, e, []byte("\x16\x03\x01\x00\x08\x01\x00\x00\x04hell")); len(got) != 7 || got[0] != recordAlert {
 				t.Errorf("heard %x; want an alert", got)
 			}
 		}},
@@ -389,6 +411,7 @@ func TestTLSBehindProxy(t *testing.T) {
 
 // Who is not let in hears an alert, and whoever is shaking hands when the server stops is let go.
 func TestTLSStops(t *testing.T) {
+	goroutines := runtime.NumGoroutine()
 	m := newTestMarket()
 	e, stop := serveWith(t, Config{Loops: 1, TLS: serving(), Limits: Limits{Connections: 3, DrainTime: patience}}, m)
 	silent, halfway, in := dialAddress(t, e.TLSAddr().String()), dialAddress(t, e.TLSAddr().String()), dialTLS(t, e, trusting(0)).upgrade()
@@ -412,6 +435,7 @@ func TestTLSStops(t *testing.T) {
 	if s := e.Stats(); s.Insecurities[InsecureEnding] != 2 || s.TLSConnections != 0 || len(e.loops[0].shaking) != 0 {
 		t.Errorf("%d were let go, %d are left, %d handshakes", s.Insecurities[InsecureEnding], s.TLSConnections, len(e.loops[0].shaking))
 	}
+	eventually(t, "no handshake is left", func() bool { return runtime.NumGoroutine() <= goroutines })
 }
 
 // forge makes the records of a client of TLS 1.3 that it would not make itself (RFC 8446, section 5.2).
@@ -519,6 +543,7 @@ func TestTLSKeepsNoBuffers(t *testing.T) {
 	}
 	e, _ := serve(t, Config{Loops: 1, TLS: serving()})
 	c, f := forging(t, e)
+	other := dialTLS(t, e, trusting(0)).upgrade()
 	kept := func() (records, messages int) {
 		onLoop(e, 0, func(l *loop) {
 			s := l.places[0].session
@@ -530,17 +555,39 @@ func TestTLSKeepsNoBuffers(t *testing.T) {
 		t.Errorf("%d bytes are kept for records, %d for messages", records, messages)
 	}
 	long := f.record(23, text(`{"type":"time","id":1,"sent":1`+strings.Repeat(" ", 10_000)+`}`))
-	read := uint64(0)
-	onLoop(e, 0, func(l *loop) { read = l.counts.BytesIn })
 	for _, piece := range [][]byte{long[:3], long[3:5000], long[5000:]} {
+		other.sync() // in the same memory
+		read := uint64(0)
+		onLoop(e, 0, func(l *loop) { read = l.counts.BytesIn })
 		if _, err := c.conn.Write(piece); err != nil {
 			t.Fatal(err)
 		}
-		read += uint64(len(piece))
-		settled(t, e, read)
+		settled(t, e, read+uint64(len(piece)))
 		if records, _ := kept(); (records == 0) != (len(piece) == len(long)-5000) {
 			t.Errorf("%d bytes are kept for records", records)
 		}
 	}
 	c.expect("time", 1)
+}
+
+// Whoever sends as much of a handshake as may be, and nothing more, costs no more than a client may.
+func TestTLSHalfwayIsBounded(t *testing.T) {
+	const clients = 200
+	e, _ := serve(t, Config{Loops: 1, TLS: serving()})
+	// A hello of 60,000 bytes of which a record of 10,240 comes, and a part of a longer one, in pieces.
+	said := append([]byte("\x16\x03\x01\x28\x00\x01\x00\xea\x60"), make([]byte, 10<<10-4)...)
+	said = append(said, "\x16\x03\x01\x40\x00"...)
+	said = append(said, make([]byte, secureMax-len(said))...)
+	before := heap()
+	for range clients {
+		c := dialAddress(t, e.TLSAddr().String())
+		for piece := said; len(piece) > 0; piece = piece[min(len(piece), 5000):] {
+			c.write(piece[:min(len(piece), 5000)])
+		}
+	}
+	eventually(t, "all has been read", func() bool { return e.Stats().TLSBytesIn == clients*secureMax })
+	onLoop(e, 0, func(*loop) {}) // whatever the hands had is back
+	if each := (heap() - before) / clients; each > stuckMax {
+		t.Errorf("each costs %d bytes", each)
+	}
 }
