@@ -21,7 +21,7 @@ import (
 //	socket ◀─ transmit ◀─ to ◀─ tls.Conn ◀─ pending, broadcasts
 //
 // A tls.Conn can go on after a Read that found too little, but for its handshake: that one runs in a coroutine, which
-// stops where it wants bytes that have not come. It also takes half a millisecond of a core, so it is resumed by
+// stops where it wants bytes that have not come. It also takes a third of a millisecond of a core, so it is resumed by
 // the hands, which leave half the cores to loops and shards, and not by the loop.
 //
 //	loop: bytes ─▶ in ─▶ queue ─▶ hands: the coroutine, as far as the bytes go ─▶ inbox of the loop: shaken
@@ -55,7 +55,7 @@ const (
 	// come with its end. crypto/tls itself would take 64 kB and keep them in buffers of twice that.
 	secureMax = 16 << 10
 
-	// shakesMax is how many handshakes may wait for the hands: two seconds for one core. More are closed, and may come again.
+	// shakesMax is how many handshakes may wait for the hands: a second and a half for one core. More are closed, and may come again.
 	shakesMax = 4096
 
 	// sealedKept is the length up to which the slice for what is encrypted is kept.
