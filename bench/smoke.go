@@ -121,7 +121,10 @@ func (c *SmokeConfig) play(ctx context.Context, server *child) (*Report, error) 
 		Target: "ws://" + server.addresses.Listen + "/ws", Through: c.Through, Sources: c.Through, Users: c.Users, ConnectRate: c.ConnectRate, Duration: c.Duration,
 		StakeRate: c.StakeRate, Game: game.Game, Alone: true, Seed: c.Seed, Workers: c.Workers,
 		Server: []int{server.command.Process.Pid}, Log: c.Log, Progress: c.Progress,
-		patience: c.patience, Ending: server.stop,
+		patience: c.patience,
+	}
+	if c.Users <= auditAll { // of more it would take longer than all the rest, in a guest
+		plan.Ending = server.stop
 	}
 	if c.Turnover > 0 {
 		plan.During = croupier.turn
@@ -169,13 +172,14 @@ type child struct {
 const (
 	startPatience = 30 * time.Second
 	stopPatience  = 20 * time.Second
+	stopEach      = 2 * time.Millisecond // for each player whom it may have to part from, in the slowest of guests
 )
 
 // startServer runs `serve`, or another command like it, and waits until it has written where it listens. What flags say counts last.
 func startServer(ctx context.Context, binary string, serve, flags []string, data string, credits proto.Amount, users int) (*child, error) {
 	args := slices.Concat(serve, []string{"--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data", data, "--guest-credits", fmt.Sprint(credits)}, flags)
 	s := &child{command: exec.Command(binary, args...), exited: make(chan struct{}), log: &lastLines{},
-		patience: stopPatience + time.Duration(users)*200*time.Microsecond}
+		patience: stopPatience + time.Duration(users)*stopEach}
 	s.command.Stdout, s.command.Stderr = s.log, s.log
 	if err := s.command.Start(); err != nil {
 		return nil, fmt.Errorf("start the server: %w", err)
