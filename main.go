@@ -195,6 +195,44 @@ func (d durability) String() string {
 
 func now() proto.Time { return proto.Time(time.Now().UnixMicro()) }
 
+// check refuses what no flag by itself shows to be wrong, and fills in what follows from another.
+func (c *serve) check() error {
+	if at := min(c.Drain, c.Spread); at < 0 {
+		return fmt.Errorf("drain or spread over %v: name a time of 0 or more", at)
+	}
+	if c.MetricsEvery <= 0 {
+		return fmt.Errorf("metrics every %v: name a time above 0", c.MetricsEvery)
+	}
+	if c.Demo && c.GuestCredits == 0 {
+		c.GuestCredits = demoCredits
+	}
+	return admin.Check(c.Admin, c.AdminToken)
+}
+
+// market is the market's configuration as far as flags have it.
+func (c *serve) market(kept *store.Store) market.Config {
+	return market.Config{
+		Shards: cores(c.Shards), Epoch: uint64(now()), Durability: c.Durability.String(), Now: now, Journal: kept, Views: kept.Views(),
+		Interval: proto.Time(c.Interval.Microseconds()), Moderate: c.Moderate, Reports: c.Reports, ChallengeFor: proto.Time(c.ChallengeFor.Microseconds()),
+		StakesPerSecond: c.StakesPerSecond, Connections: int(c.PerAccount),
+	}
+}
+
+// engine is the engine's configuration as far as flags have it.
+func (c *serve) engine(supervisor *systemd.Service, log *slog.Logger) engine.Config {
+	return engine.Config{
+		Listen: c.Listen, Listener: supervisor.Listener(systemd.Players), TLSListen: c.TLSListen, TLSListener: supervisor.Listener(systemd.Secured),
+		Loops: c.Loops, GuestCredits: c.GuestCredits, Page: page.Handler(), Broadcast: c.Broadcast, Log: log, Now: now,
+		Origins: c.Origin, Proxies: engine.Proxies{Header: c.ProxyHeader, Forwarded: c.ProxyForwarded},
+		Limits: engine.Limits{
+			Connections: c.Connections, PerAddress: c.PerAddress, ConnectRate: c.AddressHandshakes, Handshakes: c.Handshakes, Admissions: c.Admissions,
+			AccountHellos: c.AccountHandshakes, AccountRequests: c.AccountRequests, AccountBytes: c.AccountBytes,
+			AddressRequests: c.AddressRequests, AddressBytes: c.AddressBytes, AllRequests: c.AllRequests, AllBytes: c.AllBytes,
+			IdleTime: c.Idle, Heartbeat: c.Heartbeat, MessageBytes: c.MessageMax, DrainTime: c.StopLimit,
+		},
+	}
+}
+
 // Run serves until signals ends, or until another process is to take over. Data flows down this function as it does through the packages.
 func (c *serve) Run(signals context.Context, log *slog.Logger, level *slog.LevelVar) (err error) {
 	ctx, leave := context.WithCancelCause(signals)
@@ -217,17 +255,8 @@ func (c *serve) Run(signals context.Context, log *slog.Logger, level *slog.Level
 		defer operators.Close()
 		c.Admin = operators.Addr().String()
 	}
-	if at := min(c.Drain, c.Spread); at < 0 {
-		return fmt.Errorf("drain or spread over %v: name a time of 0 or more", at)
-	}
-	if c.MetricsEvery <= 0 {
-		return fmt.Errorf("metrics every %v: name a time above 0", c.MetricsEvery)
-	}
-	if err := admin.Check(c.Admin, c.AdminToken); err != nil {
+	if err := c.check(); err != nil {
 		return err
-	}
-	if c.Demo && c.GuestCredits == 0 {
-		c.GuestCredits = demoCredits
 	}
 	certificates, endCertificates, err := c.certificates(ctx, log)
 	if err != nil {
@@ -272,28 +301,20 @@ func (c *serve) Run(signals context.Context, log *slog.Logger, level *slog.Level
 
 	var players *engine.Engine
 	var desk *admin.Desk
-	m, err := market.New(market.Config{
-		Shards: cores(c.Shards), Epoch: uint64(now()), Durability: c.Durability.String(), Now: now, Journal: kept,
-		Interval: proto.Time(c.Interval.Microseconds()), Moderate: c.Moderate, Reports: c.Reports, ChallengeFor: proto.Time(c.ChallengeFor.Microseconds()),
-		StakesPerSecond: c.StakesPerSecond, Connections: int(c.PerAccount), Views: kept.Views(),
-		Deliver: func(b *market.Batch) {
-			players.Deliver(b)
-			desk.Deliver(b)
-		},
-		Passed:   func(at proto.Time) bool { return players.Passed(at) },
-		Answered: traces.Answered(func(s market.Session) trace.SpanContext { return desk.SpanOf(s) }),
-	}, replica)
+	rules := c.market(kept)
+	rules.Deliver = func(b *market.Batch) {
+		players.Deliver(b)
+		desk.Deliver(b)
+	}
+	rules.Passed = func(at proto.Time) bool { return players.Passed(at) }
+	rules.Answered = traces.Answered(func(s market.Session) trace.SpanContext { return desk.SpanOf(s) })
+	m, err := market.New(rules, replica)
 	if err != nil {
 		return errors.Join(err, kept.Close())
 	}
-	players, err = engine.New(engine.Config{
-		Listen: c.Listen, Listener: supervisor.Listener(systemd.Players), TLS: certificates.TLS(), TLSListen: c.TLSListen, TLSListener: supervisor.Listener(systemd.Secured), Loops: c.Loops, Secret: secret, GuestCredits: c.GuestCredits, Page: page.Handler(), Broadcast: c.Broadcast, Log: log, Now: now,
-		Provider: provider, Origins: c.Origin, Proxies: engine.Proxies{Header: c.ProxyHeader, Forwarded: c.ProxyForwarded},
-		Limits: engine.Limits{Connections: c.Connections, PerAddress: c.PerAddress, ConnectRate: c.AddressHandshakes, Handshakes: c.Handshakes,
-			AccountHellos: c.AccountHandshakes, AccountRequests: c.AccountRequests, AccountBytes: c.AccountBytes, AddressRequests: c.AddressRequests, AddressBytes: c.AddressBytes,
-			AllRequests: c.AllRequests, AllBytes: c.AllBytes, IdleTime: c.Idle, Heartbeat: c.Heartbeat,
-			MessageBytes: c.MessageMax, Admissions: c.Admissions, DrainTime: c.StopLimit},
-	}, m)
+	doors := c.engine(supervisor, log)
+	doors.Secret, doors.Provider, doors.TLS = secret, provider, certificates.TLS()
+	players, err = engine.New(doors, m)
 	if err != nil {
 		return errors.Join(err, kept.Close())
 	}
