@@ -24,7 +24,7 @@ type Counts struct {
 	BytesIn           uint64
 	BytesOut          uint64
 	Writes            uint64 // to sockets; each about one system call, but for those of broadcasts where there is io_uring
-	Enters            uint64 // system calls for broadcasts through io_uring
+	Enters            uint64 // system calls for sends through io_uring
 	FramesIn          uint64
 	FramesOut         uint64
 	Requests          uint64

@@ -7,11 +7,12 @@ import (
 	"sync/atomic"
 	"unsafe"
 
+	"github.com/valyala/bytebufferpool"
 	"golang.org/x/sys/unix"
 )
 
-// ring is an io_uring that does nothing but send: a slice of a broadcast goes to the kernel in one system call,
-// where write(2) needs one for each subscriber.
+// ring is an io_uring that does nothing but send: a slice of a broadcast, or a turn's receipts, go to the kernel in
+// one system call, where write(2) needs one for each socket.
 //
 //	add:  socket, bytes ─▶ SQE ─┐                       tail is ours, head the kernel's
 //	                            ▼
@@ -303,6 +304,7 @@ func (l *loop) closeRing() error {
 type posted struct {
 	session *session
 	bytes   []byte
+	pending *bytebufferpool.ByteBuffer // that the bytes are in, and that goes back; nil: they are a broadcast's
 }
 
 // post writes a broadcast's bytes to a session that has nothing else on its way, with the others of the slice. A session is in
@@ -320,7 +322,27 @@ func (l *loop) post(s *session, fd int32, p []byte) {
 		l.dispatch()
 	}
 	l.ring.add(int(fd), p)
-	l.posted = append(l.posted, posted{s, p})
+	l.posted = append(l.posted, posted{session: s, bytes: p})
+}
+
+// postPending is send through the ring, with the others of the turn. It reports whether it can be.
+func (l *loop) postPending(s *session) bool {
+	b := s.pending
+	if b == nil || b.Len() == 0 || s.state == gone || s.backlog() > 0 || s.tls != nil {
+		return false
+	}
+	if l.ring != nil && l.ring.full() {
+		l.dispatch()
+	}
+	if l.ring == nil {
+		return false
+	}
+	s.pending = nil
+	l.counts.BytesOut += uint64(b.Len())
+	l.counts.Writes++
+	l.ring.add(s.fd(), b.B)
+	l.posted = append(l.posted, posted{s, b.B, b})
+	return true
 }
 
 // dispatch sends what was posted, and keeps what sockets did not take, as write does.
@@ -331,8 +353,16 @@ func (l *loop) dispatch() {
 	took, err := l.ring.send()
 	l.counts.Enters++
 	for i, n := range took {
-		if p := &l.posted[i]; int(n) != len(p.bytes) {
+		p := &l.posted[i]
+		if int(n) != len(p.bytes) {
 			l.leave(p.session, p.bytes[max(0, n):])
+		}
+		if p.pending == nil {
+			continue
+		}
+		l.drop(&p.pending)
+		if p.session.state == closing {
+			l.shut(p.session)
 		}
 	}
 	clear(l.posted)

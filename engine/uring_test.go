@@ -224,6 +224,45 @@ func TestOneEnterPerSlice(t *testing.T) {
 	})
 }
 
+// What one turn says to several is one system call: receipts, and last words, behind which the socket is shut.
+func TestOneEnterPerTurn(t *testing.T) {
+	e, m := serve(t, Config{Loops: 1})
+	var all []*client
+	for i := range 40 {
+		all = append(all, greeted(t, e, proto.AccountID(100+i)))
+	}
+	var before, after Counts
+	onLoop(e, 0, func(l *loop) {
+		before = l.counts.Counts
+		for i := range all {
+			s := l.find(m.last[proto.AccountID(100+i)])
+			l.refuse(s, 7, proto.RefusedPoolLocked)
+			if i%4 == 0 {
+				l.close(s, proto.CloseSlow)
+			}
+		}
+	})
+	onLoop(e, 0, func(l *loop) { after = l.counts.Counts })
+	for i, c := range all {
+		c.expectRefused(7, proto.RefusedPoolLocked)
+		if i%4 == 0 {
+			c.expectClose(proto.CloseSlow)
+		}
+	}
+	onLoop(e, 0, func(l *loop) {
+		want := uint64(1)
+		if l.ring == nil {
+			want = 0
+		}
+		if n := after.Enters - before.Enters; n != want || after.Writes-before.Writes != 40 {
+			t.Errorf("%d enters, %d writes", n, after.Writes-before.Writes)
+		}
+		if len(l.posted) > 0 {
+			t.Errorf("%d sends are posted still", len(l.posted))
+		}
+	})
+}
+
 // However broadcasts are sent, the same conversation is the same bytes: thousands join and leave at any moment,
 // some are reset by their clients in the middle of a slice, and some do not read. Of those who do not, what the
 // kernel takes differs from run to run; theirs must hold together.

@@ -9,9 +9,9 @@ import (
 	"tote/server/proto"
 )
 
-// Everything that one turn says to a session leaves in one write: it is appended to pending, and flush writes
-// at the end of the turn. Only a broadcast to a session with nothing pending goes to the socket at once, from
-// the buffer that all share.
+// Everything that one turn says to a session leaves in one send: it is appended to pending, and flush sends
+// at the end of the turn, through the ring if there are several. Only a broadcast to a session with nothing
+// pending goes to the socket at once, from the buffer that all share.
 
 // out is the session's pending bytes.
 func (l *loop) out(s *session) *bytebufferpool.ByteBuffer {
@@ -83,9 +83,13 @@ func (l *loop) tellRefused(s *session, m *proto.Refused) {
 
 // flush ends a turn.
 func (l *loop) flush() {
+	several := len(l.dirty) > 1
 	for _, s := range l.dirty {
-		l.send(s)
+		if !several || !l.postPending(s) {
+			l.send(s)
+		}
 	}
+	l.dispatch()
 	clear(l.dirty)
 	l.dirty = l.dirty[:0]
 }

@@ -111,7 +111,7 @@ func (from Sources) engine(show sink) {
 	show.number("received_bytes_total", "Bytes from clients.", float64(s.BytesIn))
 	show.number("sent_bytes_total", "Bytes to clients.", float64(s.BytesOut))
 	show.number("writes_total", "Writes to sockets.", float64(s.Writes))
-	show.number("uring_enters_total", "System calls for broadcasts through io_uring.", float64(s.Enters))
+	show.number("uring_enters_total", "System calls for sends through io_uring.", float64(s.Enters))
 	show.number("received_frames_total", "Frames from clients.", float64(s.FramesIn))
 	show.number("sent_frames_total", "Frames to clients.", float64(s.FramesOut))
 	show.number("requests_total", "Requests read.", float64(s.Requests))
