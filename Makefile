@@ -4,7 +4,7 @@
 GO ?= go
 OUTSIDE := engine/page/outside
 
-.PHONY: run build setup test check fuzz bench bench-smoke scale boot deb container clean
+.PHONY: run build setup test check fuzz bench bench-smoke scale scale-rate boot deb container clean
 
 run: build ## a live match with simulated players at http://localhost:8080/
 	./server serve --demo
@@ -52,6 +52,9 @@ bench-smoke: build ## 10,000 players on one game for 5 minutes, audited
 
 scale: ## N connections in one process, in a guest kernel of its own; N=1000000 takes 40 minutes and 15 GiB
 	bench/scale/run.sh $(N)
+
+scale-rate: ## the same at 6,700 stakes/s with distributions every 3 s: the server in the guest, the players outside; takes root
+	OUTSIDE=1 bench/scale/run.sh $(N)
 
 N ?= 100000
 

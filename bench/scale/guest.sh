@@ -4,6 +4,8 @@
 #
 #	record ─▶ check says no ─▶ apply ─▶ check says yes ─▶ addresses ─▶ players ─▶ no addresses ─▶ revert ─▶ record: the same bytes?
 #
+# Where the players are outside (OUTSIDE), a server alone stands in the place of addresses and players.
+#
 # Its root is a folder of the host (hostfs), where /out is for what it finds.
 /bin/busybox --install -s /bin
 export PATH=/bin HOME=/tmp TMPDIR=/tmp
@@ -12,15 +14,16 @@ mount -t sysfs sys /sys
 mount -t tmpfs -o size=90% tmp /tmp # the journal is here: a sync costs nothing
 ip link set lo up
 
-. /plan # N, ADDRESSES, STAKES, DURATION, INTERVAL, RATE, POOLS, TURNOVER, FLAGS, BENCH, ROUNDS
+. /plan # N, ADDRESSES, STAKES, DURATION, INTERVAL, RATE, POOLS, TURNOVER, FLAGS, BENCH, ROUNDS, OUTSIDE, GUEST, SECRET
 
 # Meters, a line every few seconds: seconds, TCP sockets, and in kB what the kernel itself has, of it slabs, what
-# processes have, files in memory, and what is free.
+# processes have, files in memory, what is free, and what the server has.
 meter() {
+	server=$(pidof server | awk '{print $NF}')
 	sockets=$(awk '/^TCP:/ {print $3}' /proc/net/sockstat)
 	awk -v at="$(cut -d' ' -f1 /proc/uptime)" -v sockets="$sockets" '{m[$1] = $2} END {
-		print at, sockets, m["MemTotal:"] - m["MemFree:"] - m["Buffers:"] - m["Cached:"] - m["AnonPages:"], m["Slab:"], m["AnonPages:"], m["Cached:"], m["MemFree:"]
-	}' /proc/meminfo
+		print at, sockets, m["MemTotal:"] - m["MemFree:"] - m["Buffers:"] - m["Cached:"] - m["AnonPages:"], m["Slab:"], m["AnonPages:"], m["Cached:"], m["MemFree:"], m["VmRSS:"] + 0
+	}' /proc/meminfo $([ -z "$server" ] || echo "/proc/$server/status")
 }
 meter >/out/meters
 (while sleep 5; do meter; done >>/out/meters) &
@@ -43,7 +46,28 @@ wrong() {
 	failed=1
 }
 
+# serve is for players who come from outside, through vec0, until they have played. Then what the server leaves is audited.
+serve() {
+	ip link set vec0 qlen 10000
+	ip link set vec0 up
+	ip address add "$GUEST/16" dev vec0
+	/bin/batch /bin/server serve --listen "$GUEST:8080" --admin "$GUEST:8081" --admin-token "$SECRET" --data /tmp/data --guest-credits 1000000 \
+		--per-address "$N" --address-handshakes "$N" $FLAGS >/out/server.txt 2>&1 &
+	serving=$!
+	until [ -e /tmp/data/addresses.json ] || ! [ -d /proc/$serving ]; do sleep 1; done
+	meter >>/out/meters
+	touch /out/serving
+	until [ -e /out/enough ] || ! [ -d /proc/$serving ]; do sleep 1; done
+	kill $serving
+	wait $serving || wrong "the server stopped with $?: $(tail -n 1 /out/server.txt)"
+	server audit --data /tmp/data >/out/audit.txt 2>&1 || wrong "audit: $(tail -n 1 /out/audit.txt)"
+	ip address flush dev vec0
+	ip link set vec0 down
+	ip link set vec0 qlen 1000
+}
+
 failed=0
+[ -z "$OUTSIDE" ] || { ip link set vec0 up && ip link set vec0 down; } # it gets a queueing discipline, once and for all
 record >/out/before
 record >/out/again
 cmp -s /out/before /out/again || wrong "the record changes by itself: $(diff /out/before /out/again | head -n 5)"
@@ -66,18 +90,20 @@ else
 fi
 record >/out/applied
 cmp -s /out/before /out/applied && wrong "apply has changed nothing"
-server tune vip add "$ADDRESSES" --device lo >/out/vip.txt 2>&1 || wrong "vip add: $(cat /out/vip.txt)"
-say "$(server tune vip list)"
+[ -n "$OUTSIDE" ] || server tune vip add "$ADDRESSES" --device lo >/out/vip.txt 2>&1 || wrong "vip add: $(cat /out/vip.txt)"
+[ -n "$OUTSIDE" ] || say "$(server tune vip list)"
 
 if [ -n "$BENCH" ]; then
 	TOTE_ENGINE_CLIENTS=$N /bin/engine.test -test.run '^$' -test.bench "$BENCH" -test.benchtime "$ROUNDS" -test.timeout 0 >/out/report.txt 2>/out/progress.txt
+elif [ -n "$OUTSIDE" ]; then
+	serve
 else
 	/bin/batch /bin/server bench smoke --users "$N" --through "$ADDRESSES" --connect-rate "$RATE" --stakes "$STAKES" --interval "$INTERVAL" \
 		--duration "$DURATION" --pools "$POOLS" --turnover "$TURNOVER" $FLAGS --json /out/report.json >/out/report.txt 2>/out/progress.txt
 fi
 [ $? = 0 ] || failed=1
 
-server tune vip remove "$ADDRESSES" --device lo >/out/vip.txt 2>&1 || wrong "vip remove: $(cat /out/vip.txt)"
+[ -n "$OUTSIDE" ] || server tune vip remove "$ADDRESSES" --device lo >/out/vip.txt 2>&1 || wrong "vip remove: $(cat /out/vip.txt)"
 server tune revert >/out/revert.txt 2>&1 || wrong "revert: $(tail -n 1 /out/revert.txt)"
 record >/out/after
 if cmp -s /out/before /out/after; then

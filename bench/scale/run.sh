@@ -1,26 +1,38 @@
 #!/usr/bin/env bash
-# Holds N connections in one process: bench/scale/run.sh [N], which is `make scale` and `make scale N=1000000`.
+# Holds N connections in one process: bench/scale/run.sh [N], which is `make scale` and `make scale N=1000000`. With OUTSIDE=1, `make scale-rate`,
+# it holds them at a rate.
 #
 # A process may open only so many descriptors as the host's administrator lets it, often 20,000, and a bench has no
 # business to change the host. So server and players run in a kernel of their own: User-Mode Linux, an ordinary
 # process, from Debian's package. Packages are unpacked into a cache; nothing is installed, but for a C compiler where there is none.
 #
-# The guest has one CPU and stops at every system call to serve it in another process, which costs 10 to 20 µs. So it is
-# good for three questions: does the server hold N, is anything lost, what does a connection cost in memory. For
+# The guest has one CPU and stops at every system call to serve it in another process, which costs 10 to 20 µs (not at a look
+# at the clock: clock.c). So it is good for three questions: does the server hold N, is anything lost, what does a connection cost in memory. For
 # microseconds and for rates run `server bench smoke` on the host.
+#
+# With OUTSIDE=1 only the server is in the guest. The players are agents on the host, each a process with its own descriptors, on the other CPUs;
+# a tap device in a network namespace of the run's own joins them. What comes and goes there costs no system calls of the guest's processes, and
+# a broadcast one for 64 players (io_uring), so the guest's CPU is enough for the rate too. It takes root, two CPUs, and a host that has nothing else to do.
+#
+#	host:  coordinator ─ agents ═══ tap ═══ vec0 ─ server  :guest
 #
 # The guest's kernel has its defaults. `server tune` makes it ready, adds the addresses that players come through, and takes everything back
 # at the end (guest.sh).
 #
 # The exit status is 0 if the guest said so: tune check has told what was missing and was content after apply; every distribution reached every
-# player, every stake has its one receipt, the accounts and the odds agree with the receipts; revert left not a byte different. What a run left
-# is in CACHE/out.
+# player, every stake has its one receipt, the accounts and the odds agree with the receipts; revert left not a byte different. With OUTSIDE=1 also:
+# the stakes and the distributions came at the rate that they should, and what the server left passes its audit. What a run left is in CACHE/out.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 
 # The run. Each can be set in the environment.
 N=${1:-${N:-100000}}
-if [ "$N" -le 200000 ]; then
+: "${OUTSIDE:=}"
+if [ -n "$OUTSIDE" ]; then
+	: "${STAKES:=6700}" "${INTERVAL:=3s}" "${DURATION:=3m}" "${POOLS:=1}" "${TURNOVER:=0s}" "${ADDRESSES:=}"
+	: "${BOOT:=vec0:transport=tap,ifname=tote0,depth=128 selinux=0 apparmor=0}"
+	: "${FLAGS:=--lock-memory --heartbeat=30m --idle=1h --durability=interval=1s}" # of the server
+elif [ "$N" -le 200000 ]; then
 	: "${STAKES:=500}"   # per second, over all players
 	: "${INTERVAL:=30s}" # between two distributions: written and read, a frame costs this guest 33 µs, so 3 pools of 100,000 take it 10 s
 	: "${DURATION:=5m}"  # from when everyone is in the game
@@ -36,6 +48,7 @@ fi
 # UML maps each page of a process by itself, and a process of the host may have 65,530 mappings: a Go heap that grows page by
 # page took 55,000 for 100,000 connections. Locked memory is taken 4 MiB at a time, in one piece: 7,200 for a million.
 : "${FLAGS:=--lock-memory --serve=--lock-memory --serve=--heartbeat=30m --serve=--idle=1h}"
+: "${AGENTS:=$((N / 17000 + 1))}" # with OUTSIDE=1; one has the descriptors for 17,000 players
 
 # Or, instead, one of the engine's benchmarks with N clients: BENCH=Delivered bench/scale/run.sh 100000.
 : "${BENCH:=}"
@@ -44,12 +57,17 @@ fi
 # Where it runs.
 : "${MEMORY:=$((2 + (N * 13 + 999999) / 1000000))G}" # of the guest; the host gives only what is touched
 : "${CPU:=$(($(nproc) - 1))}"                       # of the host: the guest's processes take turns, and one CPU switches fastest
+: "${STEER=1}"                                       # with OUTSIDE=1; empty: what the guest sends is taken in by its own CPU
 : "${PATIENCE:=7200}"                               # seconds until the guest is killed
 : "${CACHE:=${TMPDIR:-/tmp}/tote-scale}"
 : "${GO:=go}"
 : "${SERVER:=}" # a static binary; empty: built from here
 
-# guest makes the cache: kernel, busybox, and two helpers in C.
+# With OUTSIDE=1: the guest's address, in a network where players come from the lower half; and its operators' token.
+inner=10.77.255.1
+secret=of-this-run-alone
+
+# guest makes the cache: kernel, busybox, and three helpers in C.
 guest() {
 	mkdir -p "$CACHE/packages"
 	if [ ! -x "$CACHE/kernel" ] || [ ! -x "$CACHE/busybox" ]; then
@@ -65,7 +83,30 @@ guest() {
 	fi
 	command -v gcc >/dev/null || apt-get install -y -qq --no-install-recommends gcc libc6-dev
 	gcc -O2 -Wall -shared -fPIC -o "$CACHE/xstate.so" "$here/xstate.c" -ldl
+	gcc -O2 -Wall -shared -fPIC -o "$CACHE/clock.so" "$here/clock.c" -ldl
 	gcc -O2 -Wall -static -o "$CACHE/batch" "$here/batch.c"
+}
+
+# build makes what runs in the guest.
+build() {
+	if [ -z "$SERVER" ]; then
+		SERVER=$CACHE/server
+		(cd "$here/../.." && CGO_ENABLED=0 "$GO" build -o "$SERVER" .)
+	fi
+	[ -z "$BENCH" ] || (cd "$here/../.." && CGO_ENABLED=0 "$GO" test -c -o "$CACHE/engine.test" ./engine)
+}
+
+# network makes the device that joins host and guest. It is gone when the run is, with the namespace.
+network() {
+	ip link set lo up
+	ip tuntap add dev tote0 mode tap vnet_hdr
+	ip link set tote0 txqueuelen 20000 # of the host's 1,000 a burst would lose some
+	ip address add 10.77.0.1/16 dev tote0
+	ip route add local 10.77.0.0/17 dev lo
+	ip link set tote0 up
+	# What the guest sends is taken in by the other CPUs: else the one that runs the guest does it, in the guest's write.
+	mount -t sysfs sysfs /sys
+	[ -z "$STEER" ] || [ "$(nproc --all)" -gt 32 ] || printf '%x' $(((1 << $(nproc --all)) - 1 & ~(1 << CPU))) >/sys/class/net/tote0/queues/rx-0/rps_cpus
 }
 
 # furnish makes the guest's root folder.
@@ -77,26 +118,78 @@ furnish() {
 	cp "$CACHE/busybox" "$CACHE/batch" "$root/bin/"
 	cp "$here/guest.sh" "$root/init"
 	chmod +x "$root/init"
-	if [ -n "$SERVER" ]; then
-		cp "$SERVER" "$root/bin/server"
-	else
-		(cd "$here/../.." && CGO_ENABLED=0 "$GO" build -o "$root/bin/server" .)
-	fi
-	[ -z "$BENCH" ] || (cd "$here/../.." && CGO_ENABLED=0 "$GO" test -c -o "$root/bin/engine.test" ./engine)
+	cp "$SERVER" "$root/bin/server"
+	[ -z "$BENCH" ] || cp "$CACHE/engine.test" "$root/bin/"
 	printf '%s="%s"\n' N "$N" ADDRESSES "$ADDRESSES" STAKES "$STAKES" INTERVAL "$INTERVAL" DURATION "$DURATION" RATE "$RATE" POOLS "$POOLS" TURNOVER "$TURNOVER" FLAGS "$FLAGS" \
-		BENCH "$BENCH" ROUNDS "$ROUNDS" >"$root/plan"
+		BENCH "$BENCH" ROUNDS "$ROUNDS" OUTSIDE "$OUTSIDE" GUEST "$inner" SECRET "$secret" >"$root/plan"
 }
 
-# boot runs the guest to its end. The guest's memory is a sparse file, best in memory.
+# boot starts the guest. The guest's memory is a sparse file, best in memory.
 boot() {
 	local memory=$CACHE
 	[ -d /dev/shm ] && memory=/dev/shm
-	TMPDIR=$memory LD_PRELOAD=$CACHE/xstate.so taskset -c "$CPU" timeout -s KILL "$PATIENCE" \
+	TMPDIR=$memory LD_PRELOAD=$CACHE/xstate.so${clock:+:$clock} taskset -c "$CPU" timeout -s KILL "$PATIENCE" \
 		"$CACHE/kernel" "mem=$MEMORY" uml_dir="$CACHE" umid="guest.$$" rootfstype=hostfs rootflags="$root" rw init=/init \
 		con0=null,fd:1 con=null ssl=null quiet cgroup_disable=memory $BOOT </dev/null >"$out/console.txt" 2>&1 &
 	group=$! # of processes: timeout leads it
-	wait "$group" || true
-	group=
+}
+
+# play has agents play on the guest's server, on the other CPUs, and a coordinator count.
+play() {
+	local others all= each=$((120 / AGENTS))
+	[ "$each" -gt 0 ] || { echo "run.sh: at most 120 agents" >&2; return 1; }
+	others=$(seq 0 $(($(nproc --all) - 1)) | grep -vx "$CPU" | paste -sd ,) || others=$CPU
+	until [ -e "$root/out/serving" ]; do
+		sleep 1
+		kill -0 "$group" 2>/dev/null || return 1
+	done
+	for ((a = 0; a < AGENTS; a++)); do # 28,232 ports for each address
+		taskset -c "$others" env GOGC=400 "$CACHE/batch" "$SERVER" bench agent --listen "127.0.0.1:$((9100 + a))" --from "10.77.$((a * each + 1)).1-10.77.$((a * each + 1)).8" \
+			>"$out/agent-$a.txt" 2>&1 &
+		agents+=($!)
+		all=$all,127.0.0.1:$((9100 + a))
+	done
+	for ((a = 0; a < AGENTS; a++)); do
+		until grep -q 'waiting for coordinators' "$out/agent-$a.txt"; do
+			sleep 0.2
+			kill -0 "${agents[$a]}" || return 1
+		done
+	done
+	cat >"$out/scenario.toml" <<-END
+		about = "$N players from outside on one game, $STAKES stakes/s, distributions every $INTERVAL"
+		users = $N
+		rate = "$RATE/s"
+		duration = "$DURATION"
+		[[games]]
+		name = "Scale"
+		count = 1
+		pools = $POOLS
+		interval = "$INTERVAL"
+		turnover = "$TURNOVER"
+		[players]
+		stakes = "$STAKES/s"
+	END
+	taskset -c "$others" "$SERVER" bench run "$out/scenario.toml" --target "ws://$inner:8080/ws" --admin "http://$inner:8081" --token "$secret" --alone \
+		--agents "${all#,}" --no-limit --json "$out/report.json" >"$out/report.txt" 2>"$out/progress.txt"
+}
+
+# seconds says how many a span has that is written as in 500ms, 3s or 1m.
+seconds() { echo "$1" | sed 's/ms$/ 0.001/; s/s$/ 1/; s/m$/ 60/' | awk '{print $1 * $2}'; }
+
+# enough holds the run against what it was to show: coming too late, or to some only, breaks no promise of the server's.
+enough() {
+	awk -v players="$N" -v interval="$(seconds "$INTERVAL")" -v pools="$POOLS" '
+		/^  "[a-z]+":/ { part = $1 }
+		part ~ /"(conditions|connections|stakes|delivered)"/ { gsub(/[",:]/, ""); value[part " " $1] = $2 }
+		function of(part, name) { return value["\"" part "\": " name] }
+		END {
+			answered = of("stakes", "receipts") + of("stakes", "late"); due = of("conditions", "played_s") / interval * pools
+			if (of("connections", "joined") < players) wrong = wrong sprintf("; %d of %d players were in the game", of("connections", "joined"), players)
+			if (answered < 0.99 * of("stakes", "planned") || !answered) wrong = wrong sprintf("; %d stakes were answered, %d were planned", answered, of("stakes", "planned"))
+			if (of("delivered", "broadcasts") < 0.95 * due) wrong = wrong sprintf("; %d distributions came, %d were due", of("delivered", "broadcasts"), due)
+			if (of("delivered", "conflated") > 0) wrong = wrong sprintf("; %d times a player got no distribution but the next one", of("delivered", "conflated"))
+			if (wrong) { print "run.sh: " substr(wrong, 3); exit 1 }
+		}' "$out/report.json"
 }
 
 # show prints the report, and from the meters what the kernel held when it had the most sockets.
@@ -105,14 +198,18 @@ show() {
 	echo
 	cat "$out/report.txt" 2>/dev/null || true
 	[ -s "$out/meters" ] || return 0
-	awk 'NR == 1 { sockets = $2; kernel = $3; slab = $4; least = $7 }
-		$2 >= most { most = $2; held = $3; slabs = $4; processes = $5; files = $6 }
+	awk -v ends=$((OUTSIDE ? 1 : 2)) 'NR == 1 { sockets = $2; kernel = $3; slab = $4; least = $7 }
+		!alone { alone = $8 } # before anybody comes
+		$2 > most { come = $8 }
+		$2 >= most { most = $2; held = $3; slabs = $4; processes = $5; files = $6; server = $8 }
 		$7 < least { least = $7 }
 		END {
 			if (most == sockets) exit
-			pairs = (most - sockets) / 2
-			printf "kernel: %.0f bytes per connection, both ends of it together (%.0f in slabs), at %d sockets\n",
-				(held - kernel) * 1024 / pairs, (slabs - slab) * 1024 / pairs, most
+			connections = (most - sockets) / ends
+			printf "kernel: %.0f bytes per connection, %s (%.0f in slabs), at %d sockets\n", (held - kernel) * 1024 / connections,
+				ends == 2 ? "both ends of it together" : "the server\047s end of it", (slabs - slab) * 1024 / connections, most
+			if (ends == 1) printf "server: %.0f bytes of RSS per connection when all had come, %.0f with all tickets at the end\n",
+				(come - alone) * 1024 / connections, (server - alone) * 1024 / connections
 			printf "guest: then %.2f GiB of processes, %.2f GiB of the kernel, %.2f GiB of files; %.2f GiB free at the least\n",
 				processes / 2^20, held / 2^20, files / 2^20, least / 2^20
 		}' "$out/meters"
@@ -120,15 +217,31 @@ show() {
 
 began=$SECONDS
 out=$CACHE/out
-guest
+if [ -z "${JOINED:-}" ]; then
+	guest
+	build
+	[ -z "$OUTSIDE" ] || SERVER=$SERVER JOINED=1 exec unshare --net --mount "$0" "$N"
+else
+	network
+fi
+# The counter must be what the host's clock goes by.
+clock=
+grep -qx tsc /sys/devices/system/clocksource/clocksource0/current_clocksource 2>/dev/null && clock=$CACHE/clock.so
 rm -rf "$out"
 mkdir "$out"
 root=$(mktemp -d "$CACHE/root.XXXXXX")
-group=
-trap '[ -z "$group" ] || kill -KILL -- "-$group"; rm -rf "$root"' EXIT
+group= agents=()
+trap '[ -z "$group" ] || kill -KILL -- "-$group"; [ -z "${agents[*]-}" ] || kill "${agents[@]}"; rm -rf "$root"' EXIT
 trap 'exit 130' INT TERM
 furnish
 boot
+failed=0
+if [ -n "$OUTSIDE" ]; then
+	play || failed=$?
+	touch "$root/out/enough"
+fi
+wait "$group" || true
+group=
 cp -r "$root/out/." "$out/"
 show
 echo "wall time: $((SECONDS - began)) s"
@@ -137,6 +250,8 @@ if [ ! -s "$out/status" ]; then
 	tail -q -n 5 "$out/console.txt" "$out/progress.txt" "$out/kernel.txt" >&2 2>/dev/null || true
 	exit 1
 fi
+[ -z "$OUTSIDE" ] || enough || failed=1
 status=$(cat "$out/status")
+[ "$failed" = 0 ] || status=$failed
 [ "$status" = 0 ] || tail -n 5 "$out/progress.txt" >&2
 exit "$status"
