@@ -14,7 +14,7 @@ mount -t sysfs sys /sys
 mount -t tmpfs -o size=90% tmp /tmp # the journal is here: a sync costs nothing
 ip link set lo up
 
-. /plan # N, ADDRESSES, STAKES, DURATION, INTERVAL, RATE, POOLS, TURNOVER, FLAGS, BENCH, ROUNDS, OUTSIDE, GUEST, SECRET
+. /plan # N, ADDRESSES, STAKES, DURATION, INTERVAL, RATE, POOLS, TURNOVER, FLAGS, BENCH, ROUNDS, SCENARIO, OUTSIDE, GUEST, SECRET
 
 # Meters, a line every few seconds: seconds, TCP sockets, and in kB what the kernel itself has, of it slabs, what
 # processes have, files in memory, what is free, and what the server has.
@@ -97,6 +97,9 @@ if [ -n "$BENCH" ]; then
 	TOTE_ENGINE_CLIENTS=$N /bin/engine.test -test.run '^$' -test.bench "$BENCH" -test.benchtime "$ROUNDS" -test.timeout 0 >/out/report.txt 2>/out/progress.txt
 elif [ -n "$OUTSIDE" ]; then
 	serve
+elif [ -n "$SCENARIO" ]; then
+	/bin/batch /bin/server bench run "$SCENARIO" --users "$N" --rate "$RATE/s" --through "$ADDRESSES" --from "$ADDRESSES" --duration "$DURATION" \
+		--serve=--heartbeat=30m --serve=--idle=1h --html /out/report.html --json /out/report.json --quiet >/out/report.txt 2>/out/progress.txt
 else
 	/bin/batch /bin/server bench smoke --users "$N" --through "$ADDRESSES" --connect-rate "$RATE" --stakes "$STAKES" --interval "$INTERVAL" \
 		--duration "$DURATION" --pools "$POOLS" --turnover "$TURNOVER" $FLAGS --json /out/report.json >/out/report.txt 2>/out/progress.txt

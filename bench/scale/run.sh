@@ -52,6 +52,8 @@ fi
 
 # Or, instead, one of the engine's benchmarks with N clients: BENCH=Delivered bench/scale/run.sh 100000.
 : "${BENCH:=}"
+# Or a scenario, RATE and DURATION long: SCENARIO=football RATE=120 bench/scale/run.sh 24000.
+: "${SCENARIO:=}"
 : "${ROUNDS:=20x}"
 
 # Where it runs.
@@ -121,7 +123,7 @@ furnish() {
 	cp "$SERVER" "$root/bin/server"
 	[ -z "$BENCH" ] || cp "$CACHE/engine.test" "$root/bin/"
 	printf '%s="%s"\n' N "$N" ADDRESSES "$ADDRESSES" STAKES "$STAKES" INTERVAL "$INTERVAL" DURATION "$DURATION" RATE "$RATE" POOLS "$POOLS" TURNOVER "$TURNOVER" FLAGS "$FLAGS" \
-		BENCH "$BENCH" ROUNDS "$ROUNDS" OUTSIDE "$OUTSIDE" GUEST "$inner" SECRET "$secret" >"$root/plan"
+		BENCH "$BENCH" ROUNDS "$ROUNDS" SCENARIO "$SCENARIO" OUTSIDE "$OUTSIDE" GUEST "$inner" SECRET "$secret" >"$root/plan"
 }
 
 # boot starts the guest. The guest's memory is a sparse file, best in memory.
