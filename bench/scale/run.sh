@@ -200,9 +200,9 @@ show() {
 	echo
 	cat "$out/report.txt" 2>/dev/null || true
 	[ -s "$out/meters" ] || return 0
-	awk -v ends=$((OUTSIDE ? 1 : 2)) 'NR == 1 { sockets = $2; kernel = $3; slab = $4; least = $7 }
+	awk -v ends=$((OUTSIDE ? 1 : 2)) -v all="$N" 'NR == 1 { sockets = $2; kernel = $3; slab = $4; least = $7 }
 		!alone { alone = $8 } # before anybody comes
-		$2 > most { come = $8 }
+		!come && $2 >= sockets + all { come = $8 }
 		$2 >= most { most = $2; held = $3; slabs = $4; processes = $5; files = $6; server = $8 }
 		$7 < least { least = $7 }
 		END {
