@@ -124,6 +124,20 @@ func (n *network) plug(i int, in bool) {
 	})
 }
 
+// reaches waits until a host whose cable is in again reaches an address: for a while it remembers that nobody answered there.
+func (h *host) reaches(address string) {
+	h.t.Helper()
+	h.do("reach "+address, func() (err error) {
+		for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+			var c net.Conn
+			if c, err = net.DialTimeout("tcp", address, time.Second); err == nil {
+				return c.Close()
+			}
+		}
+		return err
+	})
+}
+
 // program is a run of the binary on a host.
 type program struct {
 	t       *testing.T
@@ -282,6 +296,7 @@ func TestAgentsOnHostsOfTheirOwn(t *testing.T) {
 	}
 
 	n.plug(3, true)
+	n.hosts[3].reaches(n.hosts[0].address + ":8080")
 	addresses = []string{addresses[0], addresses[2]}
 	coordinator = n.hosts[4].run(append(arguments, "--agents", strings.Join(addresses, ","))...)
 	agents[0].says("a run begins", 2)
