@@ -234,17 +234,21 @@ const acceptPause = 50 * time.Millisecond
 // pause leaves newcomers in the kernel's queue for d.
 func (a *acceptor) pause(d time.Duration) {
 	if a.on.poller.Delete(a.fd) == nil {
-		a.paused = true
-		time.AfterFunc(d, a.resume)
+		a.resumeIn(d)
 	}
+}
+
+// resumeIn has the acceptor polled again after d; nobody polls it now.
+func (a *acceptor) resumeIn(d time.Duration) {
+	a.paused = true
+	time.AfterFunc(d, a.resume)
 }
 
 func (a *acceptor) resume() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.paused && !a.closed && a.giveLocked(a.on) != nil { // epoll wants memory
-		a.paused = true
-		time.AfterFunc(acceptPause, a.resume)
+	if a.paused && a.giveLocked(a.on) != nil { // epoll wants memory
+		a.resumeIn(acceptPause)
 	}
 }
 
@@ -336,8 +340,7 @@ func (l *loop) accept(a *acceptor) {
 	if to := l.engine.emptiest(); to.fewer(l) {
 		if err := a.giveLocked(to); err != nil {
 			l.notTaken(err)
-			a.paused = true
-			time.AfterFunc(acceptPause, a.resume)
+			a.resumeIn(acceptPause)
 		}
 	}
 }

@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/gobwas/ws"
 	"golang.org/x/sys/unix"
@@ -114,8 +113,7 @@ func (l *loop) introduced(s *session, in []byte) []byte {
 	rest := head[n:]
 	if s.head != nil {
 		rest = bytes.Clone(rest) // cut headers are rare
-		l.engine.buffers.Put(s.head)
-		s.head = nil
+		l.drop(&s.head)
 	}
 	s.owes = owesNothing
 	switch {
@@ -134,7 +132,7 @@ func (l *loop) introduced(s *session, in []byte) []byte {
 // introduce gives the session the address that the proxy has told, unless it has had its share.
 func (l *loop) introduce(s *session, client netip.Addr) (refusal string) {
 	address := homeOf(client)
-	if refusal = l.engine.door.introduce(address, time.Now().Unix()); refusal == "" {
+	if refusal = l.engine.door.introduce(address, int64(l.now/proto.Second)); refusal == "" {
 		s.address = address
 	}
 	return refusal
@@ -175,10 +173,7 @@ func (l *loop) answerHead(s *session, head, rest []byte) {
 	default:
 		l.answerHTTP(s, answerMethod)
 	}
-	if s.head != nil {
-		l.engine.buffers.Put(s.head)
-		s.head = nil
-	}
+	l.drop(&s.head)
 	if s.state == open && len(rest) > 0 {
 		l.frames(s, rest)
 	}
@@ -256,10 +251,7 @@ func (l *loop) answerHTTP(s *session, answer string) {
 
 // partHTTP lets what is written reach the client, as after a close frame.
 func (l *loop) partHTTP(s *session) {
-	if s.head != nil {
-		l.engine.buffers.Put(s.head)
-		s.head = nil
-	}
+	l.drop(&s.head)
 	l.part(s)
 }
 

@@ -189,14 +189,8 @@ func (l *loop) gone(s *session) {
 	}
 	s.state = gone
 	l.wheel.remove(s)
-	if s.pending != nil {
-		l.engine.buffers.Put(s.pending)
-		s.pending = nil
-	}
-	if s.head != nil {
-		l.engine.buffers.Put(s.head)
-		s.head = nil
-	}
+	l.drop(&s.pending)
+	l.drop(&s.head)
 	if s.parser != nil {
 		s.parser.reset() // and not back to the pool: frames may be using it
 		s.parser = nil

@@ -153,8 +153,11 @@ func (l *loop) resume(s *session) {
 	}
 }
 
-// drop gives a buffer back, unless it is larger than what the next one needs: a page's would be too large for a receipt.
+// drop gives a buffer back, if there is one, unless it is larger than what the next one needs: a page's would be too large for a receipt.
 func (l *loop) drop(b **bytebufferpool.ByteBuffer) {
+	if *b == nil {
+		return
+	}
 	if cap((*b).B) <= l.engine.limits.LaneBytes {
 		l.engine.buffers.Put(*b)
 	}
@@ -165,8 +168,8 @@ func (l *loop) drop(b **bytebufferpool.ByteBuffer) {
 func (l *loop) hangUp(s *session) {
 	if s.unsent != nil {
 		rawWrite(s.fd(), s.unsent.B[s.sent:])
-		l.drop(&s.unsent)
 	}
+	l.drop(&s.unsent)
 	l.gone(s)
 	l.engine.sessions.set(s.fd(), nil)
 	_ = unix.Close(s.fd()) // leaves epoll too

@@ -197,7 +197,7 @@ func (l *loop) offer(r *room, sub *subscriber, q queued) {
 	l.counts.Delivered++
 	p := q.forms[sub.variant]
 	r.sent += uint64(len(p))
-	l.post(sub.session, sub.fd, p)
+	l.post(sub.session, sub.fd, p, nil)
 }
 
 // consider is offer where something may stand in the way.
@@ -230,7 +230,7 @@ func (l *loop) consider(r *room, sub *subscriber, q queued) {
 	if sub.tls {
 		p = l.sealShared(s, p)
 	}
-	l.post(s, sub.fd, p)
+	l.post(s, sub.fd, p, nil)
 }
 
 // joined subscribes the session and shows it the game. From here on it gets what comes after the image:

@@ -307,42 +307,31 @@ type posted struct {
 	pending *bytebufferpool.ByteBuffer // that the bytes are in, and that goes back; nil: they are a broadcast's
 }
 
-// post writes a broadcast's bytes to a session that has nothing else on its way, with the others of the slice. A session is in
-// a room once, so there is one send at most for each socket: their order is no question.
-func (l *loop) post(s *session, fd int32, p []byte) {
+// post writes bytes to a session that has nothing else on its way, with the others of the slice or of the turn; pending is the buffer
+// that they are in, which goes back, or nil for a broadcast's. A session is in a room once, and has one buffer, so there is one send at
+// most for each socket: their order is no question.
+func (l *loop) post(s *session, fd int32, p []byte, pending *bytebufferpool.ByteBuffer) {
 	l.counts.BytesOut += uint64(len(p))
 	l.counts.Writes++
+	if l.ring != nil && l.ring.full() {
+		l.dispatch() // which may end the ring
+	}
 	if l.ring == nil {
-		if n := rawWrite(int(fd), p); n != len(p) {
-			l.leave(s, p[n:])
-		}
+		l.took(&posted{s, p, pending}, rawWrite(int(fd), p))
 		return
 	}
-	if l.ring.full() {
-		l.dispatch()
-	}
 	l.ring.add(int(fd), p)
-	l.posted = append(l.posted, posted{session: s, bytes: p})
+	l.posted = append(l.posted, posted{s, p, pending})
 }
 
-// postPending is send through the ring, with the others of the turn. It reports whether it can be.
-func (l *loop) postPending(s *session) bool {
-	b := s.pending
-	if b == nil || b.Len() == 0 || s.state == gone || s.backlog() > 0 || s.tls != nil {
-		return false
+// took keeps what a socket did not take.
+func (l *loop) took(p *posted, n int) {
+	if n != len(p.bytes) {
+		l.leave(p.session, p.bytes[n:])
 	}
-	if l.ring != nil && l.ring.full() {
-		l.dispatch()
+	if p.pending != nil {
+		l.sent(p.session, p.pending)
 	}
-	if l.ring == nil {
-		return false
-	}
-	s.pending = nil
-	l.counts.BytesOut += uint64(b.Len())
-	l.counts.Writes++
-	l.ring.add(s.fd(), b.B)
-	l.posted = append(l.posted, posted{s, b.B, b})
-	return true
 }
 
 // dispatch sends what was posted, and keeps what sockets did not take, as write does.
@@ -353,17 +342,7 @@ func (l *loop) dispatch() {
 	took, err := l.ring.send()
 	l.counts.Enters++
 	for i, n := range took {
-		p := &l.posted[i]
-		if int(n) != len(p.bytes) {
-			l.leave(p.session, p.bytes[max(0, n):])
-		}
-		if p.pending == nil {
-			continue
-		}
-		l.drop(&p.pending)
-		if p.session.state == closing {
-			l.shut(p.session)
-		}
+		l.took(&l.posted[i], max(0, int(n)))
 	}
 	clear(l.posted)
 	l.posted = l.posted[:0]

@@ -83,11 +83,14 @@ func (l *loop) tellRefused(s *session, m *proto.Refused) {
 
 // flush ends a turn.
 func (l *loop) flush() {
-	several := len(l.dirty) > 1
+	several := l.ring != nil && len(l.dirty) > 1
 	for _, s := range l.dirty {
-		if !several || !l.postPending(s) {
-			l.send(s)
+		if b := s.pending; several && b != nil && b.Len() > 0 && s.state != gone && s.tls == nil && s.backlog() == 0 {
+			s.pending = nil
+			l.post(s, s.descriptor, b.B, b)
+			continue
 		}
+		l.send(s)
 	}
 	l.dispatch()
 	clear(l.dirty)
@@ -104,6 +107,11 @@ func (l *loop) send(s *session) {
 	if s.state != gone && b.Len() > 0 {
 		l.write(s, b.B)
 	}
+	l.sent(s, b)
+}
+
+// sent is what follows the sending of what was pending.
+func (l *loop) sent(s *session, b *bytebufferpool.ByteBuffer) {
 	l.drop(&b)
 	if s.state == closing {
 		l.shut(s)
