@@ -200,19 +200,7 @@ func (r *agentRun) conduct(ctx context.Context) error {
 	r.log.Info("a run begins", "coordinator", r.line.conn.RemoteAddr(), "target", r.plan.Target, "users", r.users, "of", r.plan.Users)
 	words, over := make(chan heard), make(chan struct{})
 	defer close(over)
-	go func() { // ends with the connection, which is closed after conduct
-		for {
-			w, err := r.line.hear()
-			select {
-			case words <- heard{0, w, r.watch.now(), err}:
-			case <-over:
-				return
-			}
-			if err != nil {
-				return
-			}
-		}
-	}()
+	go r.line.follow(0, r.watch, words, over) // ends with the connection, which is closed after conduct
 	r.heardAt = time.Now()
 	tick := time.NewTicker(r.plan.patience.word)
 	defer tick.Stop()

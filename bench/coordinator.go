@@ -11,7 +11,7 @@ import (
 
 // remote is an agent as its coordinator sees it.
 //
-// Owner of every field below the line: the goroutine in Run. The line is read by the goroutine in listen from then on.
+// Owner of every field below the line: the goroutine in Run. The line is read by the goroutine in follow from then on.
 type remote struct {
 	number  int
 	address string
@@ -162,28 +162,13 @@ func (r *run) begin(ctx context.Context) {
 	r.heard = make(chan heard)
 	for _, a := range r.remotes {
 		a.heardAt, a.start = time.Now(), a.clock.ahead
-		go r.listen(a)
+		go a.line.follow(a.number, r.stopwatch, r.heard, r.over) // ends with the connection
 		r.tell(a, word{Start: at + int64(a.clock.ahead)})
 	}
 	r.beat = time.NewTicker(r.plan.patience.word)
 	r.keepInTouch()
 	r.readings = make(chan reading)
 	go r.timekeeper.follow(ctx, r.plan.patience.word, r.readings) // ends with ctx
-}
-
-// listen hands over what an agent says. It ends with the connection.
-func (r *run) listen(a *remote) {
-	for {
-		w, err := a.line.hear()
-		select {
-		case r.heard <- heard{a.number, w, r.stopwatch.now(), err}:
-		case <-r.over:
-			return
-		}
-		if err != nil {
-			return
-		}
-	}
 }
 
 // tell says a word to an agent that lives. That it cannot be said shows in what is heard.

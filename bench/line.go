@@ -117,6 +117,21 @@ func (l *line) hear() (w word, err error) {
 	return w, nil
 }
 
+// follow hands over what is said, until the connection ends or over is closed. from names who speaks.
+func (l *line) follow(from int, watch stopwatch, to chan<- heard, over <-chan struct{}) {
+	for {
+		w, err := l.hear()
+		select {
+		case to <- heard{from, w, watch.now(), err}:
+		case <-over:
+			return
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
 // writeMax bounds a write, which waits only for a peer that takes nothing.
 const writeMax = 5 * time.Second
 
