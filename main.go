@@ -319,7 +319,7 @@ func (c *serve) Run(signals context.Context, log *slog.Logger, level *slog.Level
 		return errors.Join(err, kept.Close())
 	}
 	shown := insight.New(insight.Sources{Players: players.Stats, Market: m.Meters, Depths: m.Depths, Overdue: m.Overdue,
-		Journal: func() insight.Journal { return insight.Journal(kept.Stats()) }, Commits: commits, Money: replica.Totals, Certificates: certificates.Stats, Data: c.Data})
+		Journal: func() insight.Journal { return insight.Journal(kept.Stats()) }, Commits: commits, Money: replica.Totals, Certificates: certificates.Stats, HalfOpen: tuning.HalfOpen, Data: c.Data})
 	heirs := &succession{binary: handover.Binary(), supervisor: supervisor, log: log, leave: leave, began: now(),
 		farewell: engine.Farewell{Over: c.Drain, Away: away, Spread: c.Spread}, players: players, operators: operators, lock: kept.Lock}
 	players.Part(heirs.farewell)
@@ -339,11 +339,7 @@ func (c *serve) Run(signals context.Context, log *slog.Logger, level *slog.Level
 	}
 	start.End()
 	emission := insight.Emission{StatsD: c.Statsd, Graphite: c.Graphite, Prefix: c.MetricsPrefix, Every: c.MetricsEvery, Log: log}
-	emitting, silence := context.WithCancel(ctx)
-	var told sync.WaitGroup
-	told.Go(func() { emission.Emit(emitting, shown) })
-	defer told.Wait()
-	defer silence()
+	defer background(ctx, func(ctx context.Context) { emission.Emit(ctx, shown) })()
 	stopDemo := func() {}
 	if c.Demo {
 		stopDemo = demo(ctx, log, players.Addr(), operators.Addr(), c.AdminToken)
@@ -531,10 +527,15 @@ func (c *serve) provider(ctx context.Context, log *slog.Logger) (p engine.Provid
 	if err != nil {
 		return p, nil, err
 	}
+	return engine.Provider{Keys: keys, Issuer: c.TokenIssuer, Audience: c.TokenAudience}, background(ctx, keys.Run), nil
+}
+
+// background has something run until the returned function is called, which waits for its end.
+func background(ctx context.Context, run func(context.Context)) (end func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	var looking sync.WaitGroup
-	looking.Go(func() { keys.Run(ctx) })
-	return engine.Provider{Keys: keys, Issuer: c.TokenIssuer, Audience: c.TokenAudience}, func() { cancel(); looking.Wait() }, nil
+	var running sync.WaitGroup
+	running.Go(func() { run(ctx) })
+	return func() { cancel(); running.Wait() }
 }
 
 // certificates reads the certificates of --tls-cert, and keeps them fresh until the returned function is called; nil: there are none.
@@ -554,10 +555,8 @@ func (c *serve) certificates(ctx context.Context, log *slog.Logger) (set *certif
 	}
 	asked := make(chan os.Signal, 1)
 	signal.Notify(asked, syscall.SIGHUP)
-	ctx, cancel := context.WithCancel(ctx)
-	var looking sync.WaitGroup
-	looking.Go(func() { set.Run(ctx, asked) })
-	return set, func() { signal.Stop(asked); cancel(); looking.Wait() }, nil
+	stop := background(ctx, func(ctx context.Context) { set.Run(ctx, asked) })
+	return set, func() { signal.Stop(asked); stop() }, nil
 }
 
 // supervise tells systemd that we serve, that we move on, and, when ctx has ended, that we stop.

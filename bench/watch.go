@@ -3,7 +3,6 @@ package bench
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"fmt"
 	"maps"
 	"os"
@@ -12,9 +11,8 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"tote/server/proto/control"
+	"tote/server/tuning"
 )
 
 // watch looks at the server's processes, at the host and at the admin listener once a second, beside the run. What cannot be read, because
@@ -223,7 +221,9 @@ func (w *watch) host(l *Look) {
 			}
 		}
 	}
-	l.Halves = halfOpen()
+	if n, err := tuning.HalfOpen(); err == nil { // 0 where the kernel does not say
+		l.Halves = uint64(n)
+	}
 	for _, file := range []string{"/snmp", "/netstat"} {
 		text, _ := os.ReadFile(net + file)
 		counters := procPairs(text)
@@ -243,46 +243,6 @@ func (w *watch) host(l *Look) {
 			}
 		}
 	}
-}
-
-// halfOpen counts connections whose handshake is under way, as `ss state syn-recv` does: the kernel is asked for these only, since a list of all
-// sockets would be long. 0 where it does not say.
-func halfOpen() (n uint64) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
-	if err != nil {
-		return 0
-	}
-	defer unix.Close(fd)
-	const requestSize, byFamily, synReceived, reply = 72, 20, 3, 16 // SOCK_DIAG_BY_FAMILY, TCP_SYN_RECV, sizeof nlmsghdr
-	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
-		// nlmsghdr: length, type, flags, sequence, port; then inet_diag_req_v2: family, protocol, ext, pad, states, socket id (48 bytes).
-		r := binary.NativeEndian.AppendUint32(nil, requestSize)
-		r = binary.NativeEndian.AppendUint16(r, byFamily)
-		r = binary.NativeEndian.AppendUint16(r, unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
-		r = append(r, make([]byte, 8)...)
-		r = append(r, family, unix.IPPROTO_TCP, 0, 0)
-		r = binary.NativeEndian.AppendUint32(r, 1<<synReceived)
-		r = append(r, make([]byte, requestSize-len(r))...)
-		if unix.Sendto(fd, r, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}) != nil {
-			return n
-		}
-		for b, more := make([]byte, 64<<10), true; more; {
-			size, _, err := unix.Recvfrom(fd, b, 0)
-			if err != nil {
-				return n
-			}
-			for at := 0; at+reply <= size; {
-				length, kind := int(binary.NativeEndian.Uint32(b[at:])), binary.NativeEndian.Uint16(b[at+4:])
-				if kind == unix.NLMSG_DONE || kind == unix.NLMSG_ERROR || length < reply {
-					more = false
-					break
-				}
-				n++
-				at += (length + 3) &^ 3
-			}
-		}
-	}
-	return n
 }
 
 // procPairs reads the TCP lines of /proc/net/snmp and netstat: a line of names, then one of numbers.

@@ -71,7 +71,9 @@ func TestHalfOpen(t *testing.T) {
 		}
 		defer c.Close()
 	}
-	if n := halfOpen(); n < 3 {
+	seen := Look{TCP: map[string]uint64{}}
+	(&watch{}).host(&seen)
+	if n := seen.Halves; n < 3 {
 		t.Errorf("%d connections are half open, want 3 at least", n)
 	}
 }

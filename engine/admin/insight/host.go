@@ -35,7 +35,7 @@ func (from Sources) host(show sink) {
 		show.number("kernel_tcp_sockets", sockets, float64(max(0, tcp["alloc"]-tcp["inuse"]-six["inuse"])), "state", "closed")
 		show.number("kernel_tcp_memory_bytes", "What the kernel keeps in the queues of all TCP sockets.", float64(tcp["mem"]*int64(os.Getpagesize())))
 	}
-	if n, err := halfOpen(); err == nil {
+	if n, err := from.HalfOpen(); err == nil {
 		show.number("kernel_tcp_sockets", sockets, float64(n), "state", "syn_received")
 	}
 	dropped, squeezed, found := softnet(read("/proc/net/softnet_stat"))

@@ -35,6 +35,8 @@ type Sources struct {
 
 	Certificates func() certificate.Stats
 
+	HalfOpen func() (int, error) // connections of our network namespace: SYN received
+
 	Data string // directory; its disk is looked at
 }
 

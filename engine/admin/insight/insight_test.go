@@ -31,7 +31,7 @@ func TestHostIsRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collector(Sources{Data: t.TempDir()}.host))
+	registry.MustRegister(collector(Sources{Data: t.TempDir(), HalfOpen: func() (int, error) { return 7, nil }}.host))
 	families, err := registry.Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -46,7 +46,7 @@ func TestHostIsRead(t *testing.T) {
 			seen[name] = max(m.GetGauge().GetValue(), m.GetCounter().GetValue())
 		}
 	}
-	if _, ok := seen["server_kernel_tcp_total PassiveOpens"]; !ok || seen["server_disk_bytes"] < seen["server_disk_free_bytes"] || seen["server_disk_bytes"] == 0 {
+	if _, ok := seen["server_kernel_tcp_total PassiveOpens"]; !ok || seen["server_disk_bytes"] < seen["server_disk_free_bytes"] || seen["server_disk_bytes"] == 0 || seen["server_kernel_tcp_sockets syn_received"] != 7 {
 		t.Errorf("%v", seen)
 	}
 }

@@ -1,4 +1,4 @@
-package insight
+package tuning
 
 import (
 	"encoding/binary"
@@ -8,10 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// halfOpen counts the connections of our network namespace whose handshake the other side has not finished: SYN received. No file in /proc has the
+// HalfOpen counts the connections of our network namespace whose handshake the other side has not finished: SYN received. No file in /proc has the
 // number; /proc/net/tcp has a line for each connection of any state. inet_diag has the kernel look through its table itself and
 // tell of these alone, at most tcp_max_syn_backlog of each listener.
-func halfOpen() (n int, err error) {
+func HalfOpen() (n int, err error) {
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		request := nl.NewNetlinkRequest(unix.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
 		request.AddData(halfOpenOf(family))

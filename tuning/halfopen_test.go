@@ -1,4 +1,4 @@
-package insight
+package tuning
 
 import (
 	"context"
@@ -17,7 +17,7 @@ func TestHalfOpen(t *testing.T) {
 		c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 60) })
 		return err
 	}}
-	before, err := halfOpen()
+	before, err := HalfOpen()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,8 +39,8 @@ func TestHalfOpen(t *testing.T) {
 		}
 		want += 20
 		deadline := time.Now().Add(20 * time.Second)
-		n, err := halfOpen()
-		for ; err == nil && (n < want || n >= want+20) && time.Now().Before(deadline); n, err = halfOpen() {
+		n, err := HalfOpen()
+		for ; err == nil && (n < want || n >= want+20) && time.Now().Before(deadline); n, err = HalfOpen() {
 			time.Sleep(10 * time.Millisecond)
 		}
 		if err != nil || n < want || n >= want+20 {
@@ -52,7 +52,7 @@ func TestHalfOpen(t *testing.T) {
 // The kernel looks through its whole table: so long does a scrape wait for it.
 func BenchmarkHalfOpen(b *testing.B) {
 	for b.Loop() {
-		if _, err := halfOpen(); err != nil {
+		if _, err := HalfOpen(); err != nil {
 			b.Fatal(err)
 		}
 	}
