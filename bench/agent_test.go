@@ -62,16 +62,7 @@ func TestAgentsPlayAsOne(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var text bytes.Buffer
-	report.WriteText(&text)
-	if err := report.Failed(); err != nil {
-		t.Errorf("%v\n%s", err, &text)
-	}
-	for _, c := range report.Checks {
-		if c.Passed == 0 {
-			t.Errorf("never checked: %s\n%s", c.Promise, &text)
-		}
-	}
+	kept(t, report)
 	if s := report.Stakes; s.Planned == 0 || s.Sent != s.Receipts+s.Late || report.Connections.Joined != 30 || report.Conditions.Workers != 3 {
 		t.Errorf("%+v, %+v", s, report.Connections)
 	}

@@ -111,40 +111,38 @@ func (p *Process) games(c *conn, r *proto.Request) error {
 }
 
 func (p *Process) pools(c *conn, r *proto.Request) error {
-	m, err := p.cache.image(p.ctx, r.Game)
-	switch {
-	case err != nil:
-		return err
-	case m == nil:
-		c.Refuse(r.ID, proto.RefusedGameUnknown)
-	default:
+	m, err := p.image(c, r)
+	if m != nil {
 		c.Send(&proto.Pools{ID: r.ID, T: peer.Now(), Game: r.Game, Seq: m.seq, Pools: m.pools})
 	}
-	return nil
+	return err
 }
 
 func (p *Process) presence(c *conn, r *proto.Request) error {
+	m, err := p.image(c, r)
+	if m != nil {
+		c.Send(&proto.Presence{ID: r.ID, T: peer.Now(), Game: r.Game, Present: m.game.Present})
+	}
+	return err
+}
+
+// image is that of the game which a request names; nil: there is none, as the client has been told, or an error.
+func (p *Process) image(c *conn, r *proto.Request) (*image, error) {
 	m, err := p.cache.image(p.ctx, r.Game)
 	switch {
 	case err != nil:
-		return err
+		return nil, err
 	case m == nil:
 		c.Refuse(r.ID, proto.RefusedGameUnknown)
-	default:
-		c.Send(&proto.Presence{ID: r.ID, T: peer.Now(), Game: r.Game, Present: m.game.Present})
 	}
-	return nil
+	return m, nil
 }
 
 // join begins to forward a game's broadcasts, from an image on that nothing is missing behind.
 func (p *Process) join(c *conn, r *proto.Request) error {
-	m, err := p.cache.image(p.ctx, r.Game)
-	if err != nil {
-		return err
-	}
+	m, err := p.image(c, r)
 	if m == nil {
-		c.Refuse(r.ID, proto.RefusedGameUnknown)
-		return nil
+		return err
 	}
 	ch, err := p.channel(&m.game)
 	if err != nil {
