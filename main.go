@@ -117,7 +117,7 @@ type serve struct {
 	Record            bool           `help:"Keep a recording of each game, which server ctl record export writes to a file and server ctl replay plays again."`
 	Loops             int            `help:"Event loops; 0: one per core."`
 	Shards            int            `help:"Market shards; 0: one per core."`
-	Connections       int            `help:"Most connections at once; 0: what the descriptors allow."`
+	Connections       int            `help:"Most connections at once, the next is refused; 0: what descriptors, TCP memory and memory carry, the next broadcast included."`
 	Idle              time.Duration  `help:"Cut a client after so long without a byte from it; it is pinged at half of it. 0: the default of 90s."`
 	LockMemory        bool           `help:"Keep all memory of the process in RAM, and take the heap in large pieces as it grows (mlockall)."`
 	Heartbeat         time.Duration  `help:"Longest silence in a game; 0: the default of 5s."`
@@ -196,7 +196,7 @@ func (d durability) String() string {
 func now() proto.Time { return proto.Time(time.Now().UnixMicro()) }
 
 // check refuses what no flag by itself shows to be wrong, and fills in what follows from another.
-func (c *serve) check() error {
+func (c *serve) check(log *slog.Logger) error {
 	if at := min(c.Drain, c.Spread); at < 0 {
 		return fmt.Errorf("drain or spread over %v: name a time of 0 or more", at)
 	}
@@ -205,6 +205,10 @@ func (c *serve) check() error {
 	}
 	if c.Demo && c.GuestCredits == 0 {
 		c.GuestCredits = demoCredits
+	}
+	if most, by, err := tuning.Ceiling("/"); err == nil { // where it cannot be read, descriptors bound it
+		log.Info("the host allows", "connections", most, "limit", by)
+		c.Connections = cmp.Or(c.Connections, max(1, most))
 	}
 	return admin.Check(c.Admin, c.AdminToken)
 }
@@ -255,7 +259,7 @@ func (c *serve) Run(signals context.Context, log *slog.Logger, level *slog.Level
 		defer operators.Close()
 		c.Admin = operators.Addr().String()
 	}
-	if err := c.check(); err != nil {
+	if err := c.check(log); err != nil {
 		return err
 	}
 	certificates, endCertificates, err := c.certificates(ctx, log)
@@ -624,9 +628,6 @@ func (c *serve) recordings(kept *store.Store) admin.Record {
 
 // announce tells where the server listens, in the log and in a file for scripts.
 func (c *serve) announce(log *slog.Logger, players *engine.Engine, operators net.Addr) error {
-	if most, by, err := tuning.Ceiling("/"); err == nil {
-		log.Info("the host allows", "connections", most, "limit", by)
-	}
 	at := map[string]string{"listen": players.Addr().String(), "admin": operators.String()}
 	log.Info("serving", "players", "http://"+at["listen"]+"/", "operators", "http://"+at["admin"]+"/", "durability", c.Durability.String())
 	if secured := players.TLSAddr(); secured != nil {

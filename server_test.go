@@ -70,10 +70,15 @@ type running struct {
 // start runs `server serve` on a data directory, and waits until it says where it listens.
 func start(t *testing.T, data string, flags ...string) *running {
 	t.Helper()
-	s := &running{t: t, data: data, log: &bytes.Buffer{}}
+	return await(t, data, exec.Command(binary, append([]string{"serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data", data}, flags...)...))
+}
+
+// await is start with a command that ends up as a server.
+func await(t *testing.T, data string, command *exec.Cmd) *running {
+	t.Helper()
+	s := &running{t: t, data: data, log: &bytes.Buffer{}, process: command}
 	addresses := filepath.Join(data, "addresses.json")
 	os.Remove(addresses)
-	s.process = exec.Command(binary, append([]string{"serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data", data}, flags...)...)
 	s.process.Stderr = s.log
 	if err := s.process.Start(); err != nil {
 		t.Fatal(err)

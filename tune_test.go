@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tote/server/bench"
+	"tote/server/proto"
 )
 
 // These tests run `server tune` as an operator does, on a directory that stands for the host.
@@ -176,6 +177,43 @@ func guards(t *testing.T, root string) (n int) {
 		}
 	}
 	return n
+}
+
+// A host whose TCP memory carries 20 connections, a page of the next broadcast for each, gets 20: the next is told to come back, and whoever is in plays on. So
+// it is with memory. The server sees such a host in a mount namespace of its own.
+func TestServeRefusesWhatTheHostDoesNotCarry(t *testing.T) {
+	const carried = 20
+	for name, row := range map[string]struct{ over, says string }{
+		"TCP memory": {"/proc/sys/net/ipv4/tcp_mem", fmt.Sprintf("10\t15\t%d\n", carried)},
+		"memory":     {"/proc/meminfo", fmt.Sprintf("MemTotal: %d kB\n", 256<<10+carried*12)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file, data := filepath.Join(t.TempDir(), "says"), t.TempDir()
+			if err := os.WriteFile(file, []byte(row.says), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			command := exec.Command("sh", "-c", `mount --bind "$1" "$2" && shift 2 && exec "$@"`, "sh", file, row.over,
+				binary, "serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--data", data)
+			command.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
+			s := await(t, data, command)
+			ada, _ := s.dial("Ada", 1e6)
+			_, pools := s.game(1)
+			for range carried - 1 {
+				c, err := bench.Dial(t.Context(), s.players)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { c.Abort() })
+			}
+			if c, err := bench.Dial(t.Context(), s.players); err == nil || !strings.Contains(err.Error(), "503") {
+				t.Errorf("one more got in, or was not told why: %v, %v", c, err)
+			}
+			ask[*proto.Receipt](t, ada, proto.Request{Type: proto.RequestStake, Pool: pools[0], Amount: 10})
+			if n := s.metric(`server_accepts_refused_total{reason="full"}`); n != 1 {
+				t.Errorf("%v were refused", n)
+			}
+		})
+	}
 }
 
 // A network namespace is made ready for 5,000 connections, they come through four addresses that were added, hold over some batches,
