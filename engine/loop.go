@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -284,6 +285,7 @@ func (l *loop) turn() {
 	l.counts.Turns.AddTime(int64(l.now - began))
 	if l.done < len(l.parcels) || len(l.active) > 0 || l.draining && l.parted < l.partDue || l.hurries() {
 		l.inbox.ring()
+		runtime.Gosched() // with more to do the loop never blocks, and whoever decides about a stake would wait out the scheduler's 10 ms
 	}
 }
 
