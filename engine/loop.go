@@ -45,8 +45,10 @@ type loop struct {
 	clients atomic.Int32 // sessions; anybody may read it
 
 	rooms     map[proto.GameID]*room
-	catalogue []*room // by id
-	active    []*room // with broadcasts to distribute; the first is next
+	catalogue []*room    // by id
+	active    []*room    // with broadcasts to distribute; the first is next
+	sliced    proto.Time // when the last slice was done, if rooms were active still; else 0
+	between   proto.Time // what went by from slice to slice, since the last weighing
 
 	parcels   []parcel // of the inbox
 	done      int      // parcels handled

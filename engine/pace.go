@@ -12,15 +12,16 @@ import (
 // they all ask for fits, so that small games keep their cadence (max-min fairness). Subscribers are
 // told the interval in force by the market, whose clock it is.
 //
-// The demand of a game is the share of a loop's time that writing to its subscribers takes, at the interval with
-// which it was opened; of several loops, the busiest counts.
+// The demand of a game is the share of a loop's time that distributing to its subscribers takes, at the interval with
+// which it was opened; of several loops, the busiest counts. What the loop and its host do between two slices is part of that time:
+// a loop that has a third of a CPU, or requests to read after each slice, carries so much less.
 
 const (
 	// paceEvery is how often demand is looked at, and paceKeep the weight of what was there before.
 	paceEvery = 3 * proto.Second
 	paceKeep  = 0.9
 
-	// paceShare of a loop's time may go to distributions: the rest reads requests and answers them.
+	// paceShare of a loop's time may go by with distributing.
 	paceShare = 0.6
 
 	// paceStep is the smallest change of an interval that is worth telling.
@@ -44,8 +45,14 @@ func (l *loop) weigh() {
 	l.published.mu.Lock()
 	defer l.published.mu.Unlock()
 	l.published.loads = l.published.loads[:0]
+	var spent proto.Time
 	for _, r := range l.catalogue {
-		r.cost = paceKeep*r.cost + (1-paceKeep)*float64(r.spent)/period*float64(r.game.Interval)
+		spent += r.spent
+	}
+	slowed := float64(spent+l.between) / float64(max(1, spent))
+	l.between = 0
+	for _, r := range l.catalogue {
+		r.cost = paceKeep*r.cost + (1-paceKeep)*float64(r.spent)*slowed/period*float64(r.game.Interval)
 		r.spent = 0
 		if r.cost > 0 {
 			l.published.loads = append(l.published.loads, load{game: r.game.Game, interval: r.game.Interval, cost: r.cost})

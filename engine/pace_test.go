@@ -43,6 +43,29 @@ func TestFit(t *testing.T) {
 	}
 }
 
+// What a room costs includes what came between its slices.
+func TestWeighCountsBetween(t *testing.T) {
+	for _, row := range []struct {
+		name                string
+		hot, small, between proto.Time
+		wantHot, wantSmall  float64 // µs in an interval, of which a tenth is believed at the first look
+	}{
+		{"nothing came between", 900_000, 100_000, 0, 90_000, 10_000},
+		{"as much came between", 900_000, 100_000, 1_000_000, 180_000, 20_000},
+		{"nothing was distributed", 0, 0, 0, 0, 0},
+	} {
+		hot, small := &room{game: proto.Game{Interval: paceEvery}, spent: row.hot}, &room{game: proto.Game{Interval: paceEvery}, spent: row.small}
+		l := &loop{now: paceEvery, catalogue: []*room{hot, small}, between: row.between}
+		l.weigh()
+		if hot.cost < row.wantHot-1 || hot.cost > row.wantHot+1 || small.cost < row.wantSmall-1 || small.cost > row.wantSmall+1 {
+			t.Errorf("%s: %.0f and %.0f, want %.0f and %.0f", row.name, hot.cost, small.cost, row.wantHot, row.wantSmall)
+		}
+		if hot.spent != 0 || l.between != 0 {
+			t.Errorf("%s: %d and %d are counted again", row.name, hot.spent, l.between)
+		}
+	}
+}
+
 // A hot game is stretched, once; small ones are left alone; and when it cools down, it gets its interval back.
 func TestPacer(t *testing.T) {
 	var p pacer

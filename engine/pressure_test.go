@@ -421,6 +421,48 @@ func TestRoomConflates(t *testing.T) {
 	eventually(t, "conflation is counted", func() bool { return e.Stats().Conflated > 150 })
 }
 
+// Odds that have waited for long are spared all together when newer ones of the pool are there, and not before.
+func TestRoomSparesOldOdds(t *testing.T) {
+	for _, row := range []struct {
+		name   string
+		pools  []proto.PoolID // of the odds that wait
+		waited proto.Time     // by the first
+		want   []uint64       // seqs that come; what is missing is told
+	}{
+		{"newer odds are there", []proto.PoolID{1, 1}, oddsWait, []uint64{3}},
+		{"only the newest comes", []proto.PoolID{1, 1, 1}, oddsWait, []uint64{4}},
+		{"they have not waited for long", []proto.PoolID{1, 1}, oddsWait / 2, []uint64{2, 3}},
+		{"the newer odds are another pool's", []proto.PoolID{1, 2}, oddsWait, []uint64{2, 3}},
+		{"there are no newer ones", []proto.PoolID{1}, oddsWait, []uint64{2}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			e, m := serve(t, Config{Loops: 1})
+			m.announce(3)
+			c := joined(t, e, 12, 3)
+			onLoop(e, 0, func(l *loop) {
+				for i, pool := range row.pools {
+					l.cast((&delivery{}).broadcast(e, []market.Out{{Game: 3, Seq: uint64(2 + i), Message: &proto.Odds{T: 7, Game: 3, Seq: uint64(2 + i), Pool: pool}}}))
+				}
+				for i := range l.rooms[3].queue {
+					l.rooms[3].queue[i].at -= row.waited
+				}
+			})
+			at, missed := uint64(1), uint64(0)
+			for _, want := range row.want {
+				got := c.message()
+				if got.Type == "conflated" {
+					missed = got.Conflated
+					got = c.message()
+				}
+				if got.Seq != want || got.Seq != at+1+missed {
+					t.Fatalf("%s after %d, told of %d; want %d", got.raw, at, missed, want)
+				}
+				at, missed = got.Seq, 0
+			}
+		})
+	}
+}
+
 // A hot game does not keep a small one waiting: after one slice of the one comes the other.
 func TestRoomsTakeTurns(t *testing.T) {
 	e, m := serve(t, Config{Loops: 1})

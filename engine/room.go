@@ -70,12 +70,16 @@ const _ = uint(32 - unsafe.Sizeof(subscriber{}))
 
 type queued struct {
 	*broadcast
-	first uint64 // number of its first message
+	first uint64     // number of its first message
+	at    proto.Time // when it came
 }
 
-// queueMax is the number of broadcasts that a room lets wait. Beyond it, all subscribers together are spared
-// those that are only odds.
-const queueMax = 4
+// Where a room cannot keep up, all subscribers together are spared broadcasts that are only odds: while more than queueMax wait, and those
+// that have waited for oddsWait when newer odds are there.
+const (
+	queueMax = 4
+	oddsWait = proto.Second
+)
 
 // cast takes a broadcast from the market. It is distributed in slices, later.
 func (l *loop) cast(b *broadcast) {
@@ -93,7 +97,7 @@ func (l *loop) cast(b *broadcast) {
 	r.shard, r.seq = b.shard, b.seq
 	r.next += uint64(len(b.parts))
 	r.remember(b, first)
-	l.enqueue(r, queued{b, first})
+	l.enqueue(r, queued{broadcast: b, first: first})
 }
 
 // enqueue has a broadcast distributed, if there is anybody to get it.
@@ -102,6 +106,7 @@ func (l *loop) enqueue(r *room, q queued) {
 	if len(r.subs) == 0 {
 		return
 	}
+	q.at = l.now
 	r.queue = append(r.queue, q)
 	if len(r.queue) == 1 {
 		l.active = append(l.active, r)
@@ -114,13 +119,20 @@ func (l *loop) distribute() {
 	for budget := sliceMax; budget > 0 && len(l.active) > 0; {
 		r := l.active[0]
 		began := l.engine.config.Now()
+		if l.sliced != 0 {
+			l.between += max(0, began-l.sliced)
+		}
 		budget -= max(1, l.slice(r, budget))
-		r.spent += max(0, l.engine.config.Now()-began)
+		l.sliced = l.engine.config.Now()
+		r.spent += max(0, l.sliced-began)
 		copy(l.active, l.active[1:])
 		l.active = l.active[:len(l.active)-1]
 		if len(r.queue) > 0 {
 			l.active = append(l.active, r)
 		}
+	}
+	if len(l.active) == 0 {
+		l.sliced = 0
 	}
 }
 
@@ -152,7 +164,7 @@ func (l *loop) slice(r *room, budget int) (n int) {
 
 // begin starts the next broadcast with another subscriber than the last one, so that nobody is always last.
 func (l *loop) begin(r *room) {
-	for len(r.queue) > queueMax && r.queue[0].spares() {
+	for r.overtaken(l.now) {
 		r.pop() // everybody is behind now, and gets the newest odds with the next broadcast
 	}
 	r.underway, r.began, r.visited, r.limit = true, l.now, 0, len(r.subs)
@@ -167,6 +179,20 @@ func (b *broadcast) spares() bool {
 		}
 	}
 	return true
+}
+
+// overtaken reports whether the first broadcast is to be spared everybody.
+func (r *room) overtaken(now proto.Time) bool {
+	q := r.queue[0]
+	switch {
+	case len(r.queue) == 1 || !q.spares():
+		return false
+	case len(r.queue) > queueMax:
+		return true
+	case now-q.at < oddsWait:
+		return false
+	}
+	return !slices.ContainsFunc(r.newest, func(n newest) bool { return n.cast == q.broadcast })
 }
 
 func (r *room) pop() {
