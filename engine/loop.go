@@ -48,6 +48,7 @@ type loop struct {
 	catalogue []*room    // by id
 	active    []*room    // with broadcasts to distribute; the first is next
 	sliced    proto.Time // when the last slice was done, if rooms were active still; else 0
+	asked     bool       // somebody has been read or answered since the last slice
 	between   proto.Time // what went by from slice to slice, since the last weighing
 
 	parcels   []parcel // of the inbox
@@ -224,6 +225,7 @@ func (l *loop) read(s *session, in []byte) {
 	}
 	l.look()
 	l.arrived = l.stamp(s)
+	l.asked = true
 	l.owed = s.pinged
 	s.heard, s.pinged = l.tick, false
 	l.counts.BytesIn += uint64(len(in))
@@ -305,6 +307,7 @@ func (l *loop) handle() {
 			l.counts.Orphans++
 			continue
 		}
+		l.asked = true
 		l.answer(s, &p.out)
 	}
 }
@@ -363,7 +366,7 @@ func (l *loop) ticks() {
 	l.advance(l.engine.ticks())
 	l.deflateLeft = l.deflateTick()
 	l.catchUpAll()
-	if l.tick-l.looked >= stuckTicks {
+	if int32(l.tick-l.looked) >= stuckTicks { // a test puts looked into the future
 		l.closeStuck()
 	}
 	l.beat()

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -173,13 +174,18 @@ func TestStuck(t *testing.T) {
 	}
 	look := func() { onLoop(e, 0, (*loop).closeStuck) }
 	eventually(t, "both cost more than they may", func() bool { return min(cost(12), cost(14)) > 2*stuckMax })
-	onLoop(e, 0, func(l *loop) { l.looked = 1 << 31 }) // this test looks, not the clock
-	look()
-	taken := func() (n uint32) {
-		onLoop(e, 0, func(l *loop) { n = acknowledged(l.find(m.last[12]).fd()) })
+	onLoop(e, 0, func(l *loop) { l.looked = l.tick + 1<<30 }) // this test looks, not the clock
+	taken := func(a proto.AccountID) (n uint32) {
+		onLoop(e, 0, func(l *loop) { n = acknowledged(l.find(m.last[a]).fd()) })
 		return n
 	}
-	for before := taken(); taken() == before; {
+	eventually(t, "his kernel has taken all that it will", func() bool {
+		before := taken(14)
+		time.Sleep(50 * time.Millisecond)
+		return taken(14) == before
+	})
+	look()
+	for before := taken(12); taken(12) == before; {
 		sluggish.message()
 	}
 	look()
@@ -421,6 +427,29 @@ func TestRoomConflates(t *testing.T) {
 	eventually(t, "conflation is counted", func() bool { return e.Stats().Conflated > 150 })
 }
 
+// While nobody asks slices are long; after a request comes a short one.
+func TestSlicesAreLongWhileNobodyAsks(t *testing.T) {
+	e, m := serve(t, Config{Loops: 1})
+	m.announce(3)
+	for i := range 2*sliceCalm + sliceMax + 1 {
+		joined(t, e, proto.AccountID(100+i), 3)
+	}
+	onLoop(e, 0, func(l *loop) {
+		l.cast((&delivery{}).broadcast(e, []market.Out{{Game: 3, Seq: 2, Message: &proto.Happened{T: 7, Game: 3, Seq: 2}}}))
+		want := 0
+		for i, asked := range []bool{false, true, false} {
+			l.asked = asked
+			l.distribute()
+			if want += sliceCalm; asked {
+				want += sliceMax - sliceCalm
+			}
+			if got := l.rooms[3].visited; got != want {
+				t.Errorf("after %d slices %d were visited, want %d", i+1, got, want)
+			}
+		}
+	})
+}
+
 // Odds that have waited for long are spared all together when newer ones of the pool are there, and not before.
 func TestRoomSparesOldOdds(t *testing.T) {
 	for _, row := range []struct {
@@ -475,10 +504,12 @@ func TestRoomsTakeTurns(t *testing.T) {
 		for _, g := range []proto.GameID{3, 4} {
 			l.cast((&delivery{}).broadcast(e, []market.Out{{Game: g, Message: &proto.Happened{T: 7, Game: g, Seq: 2}}}))
 		}
+		l.asked = true
 		l.distribute()
 		if hot := l.rooms[3]; hot.visited != sliceMax || len(l.rooms[4].queue) != 1 {
 			t.Errorf("after one slice the hot game has reached %d", hot.visited)
 		}
+		l.asked = true
 		l.distribute()
 		if len(l.rooms[4].queue) != 0 {
 			t.Error("after two slices the small game still waits")

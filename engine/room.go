@@ -116,7 +116,11 @@ func (l *loop) enqueue(r *room, q queued) {
 // distribute writes one slice of broadcasts, the rooms taking turns, so that a game with a hundred thousand
 // subscribers makes a game with ten wait for one slice and no more.
 func (l *loop) distribute() {
-	for budget := sliceMax; budget > 0 && len(l.active) > 0; {
+	budget := sliceCalm
+	if l.asked {
+		budget, l.asked = sliceMax, false
+	}
+	for budget > 0 && len(l.active) > 0 {
 		r := l.active[0]
 		began := l.engine.config.Now()
 		if l.sliced != 0 {
