@@ -50,7 +50,7 @@ bench: ## the benchmarks, with the kernel's own limits beside them
 bench-smoke: build ## 10,000 players on one game for 5 minutes, audited
 	./server bench smoke
 
-scale: ## N connections in one process, in a guest kernel of its own; N=1000000 takes 40 minutes and 15 GiB
+scale: ## N connections in one process, in a guest kernel of its own; N=1000000 takes 20 minutes and 15 GiB
 	bench/scale/run.sh $(N)
 
 scale-rate: ## the same at 6,700 stakes/s with distributions every 3 s: the server in the guest, the players outside; takes root

@@ -65,11 +65,9 @@ static struct reading read_clock(clockid_t clock)
 // vdso finds the image in the kernel: a shared object in its data.
 static char *vdso(char *from, size_t size)
 {
-	for (char *p = from; size >= 4096 && p <= from + size - 4096; p += 8) {
-		Elf64_Ehdr *head = (Elf64_Ehdr *)p;
-		if (!memcmp(p, ELFMAG, SELFMAG) && head->e_type == ET_DYN && memmem(p, 4096, "__vdso_clock_gettime", 20))
+	for (char *p = from, *end = from + size; (p = memmem(p, end - p, ELFMAG, SELFMAG)) && end - p >= 4096; p++)
+		if (((Elf64_Ehdr *)p)->e_type == ET_DYN && memmem(p, 4096, "__vdso_clock_gettime", 20))
 			return p;
-	}
 	return 0;
 }
 

@@ -3,16 +3,17 @@
 # it holds them at a rate.
 #
 # A process may open only so many descriptors as the host's administrator lets it, often 20,000, and a bench has no
-# business to change the host. So server and players run in a kernel of their own: User-Mode Linux, an ordinary
-# process, from Debian's package. Packages are unpacked into a cache; nothing is installed, but for a C compiler where there is none.
+# business to change the host (but for one number, for a million: mappings). So server and players run in a kernel of their own: User-Mode Linux, an ordinary
+# process, from Debian's package. Packages are unpacked into a cache; nothing is installed, but for a C compiler and patchelf where there are none.
 #
-# The guest has one CPU and stops at every system call to serve it in another process, which costs 10 to 20 µs (not at a look
+# The guest has one CPU and stops at every system call to serve it in another process, which costs 7 µs (not at a look
 # at the clock: clock.c). So it is good for three questions: does the server hold N, is anything lost, what does a connection cost in memory. For
-# microseconds and for rates run `server bench smoke` on the host.
+# microseconds run `server bench smoke` on the host.
 #
 # With OUTSIDE=1 only the server is in the guest. The players are agents on the host, each a process with its own descriptors, on the other CPUs;
 # a tap device in a network namespace of the run's own joins them. What comes and goes there costs no system calls of the guest's processes, and
-# a broadcast one for 64 players (io_uring), so the guest's CPU is enough for the rate too. It takes root, two CPUs, and a host that has nothing else to do.
+# a broadcast one for 64 players (io_uring), and it is interrupted for many packets at a time (moderate.c), so the guest's CPU is enough for the rate
+# too. It takes root, two CPUs, and a host that has nothing else to do.
 #
 #	host:  coordinator ─ agents ═══ tap ═══ vec0 ─ server  :guest
 #
@@ -30,23 +31,25 @@ N=${1:-${N:-100000}}
 : "${OUTSIDE:=}"
 if [ -n "$OUTSIDE" ]; then
 	: "${STAKES:=6700}" "${INTERVAL:=3s}" "${DURATION:=3m}" "${POOLS:=1}" "${TURNOVER:=0s}" "${ADDRESSES:=}"
-	: "${BOOT:=vec0:transport=tap,ifname=tote0,depth=128 selinux=0 apparmor=0}"
+	: "${BOOT:=vec0:transport=tap,ifname=tote0,depth=128}" # more words for the kernel's command line
 	: "${FLAGS:=--lock-memory --heartbeat=30m --idle=1h --durability=interval=1s}" # of the server
 elif [ "$N" -le 200000 ]; then
 	: "${STAKES:=500}"   # per second, over all players
-	: "${INTERVAL:=30s}" # between two distributions: written and read, a frame costs this guest 33 µs, so 3 pools of 100,000 take it 10 s
+	: "${INTERVAL:=30s}" # between two distributions: written and read, a frame costs this guest 26 µs, so 3 pools of 100,000 take it 8 s
 	: "${DURATION:=5m}"  # from when everyone is in the game
 	: "${POOLS:=3}" "${TURNOVER:=60s}"
 	: "${ADDRESSES:=10.77.0.1-10.77.0.4}" # to connect to and from; each pair has the default 28,232 ports
-	: "${BOOT:=}"                         # more words for the kernel's command line
+	: "${BOOT:=}"
 else
-	: "${STAKES:=10}" "${INTERVAL:=60s}" "${DURATION:=4m}" "${POOLS:=1}" "${TURNOVER:=0s}" "${ADDRESSES:=10.77.0.1-10.77.0.8}"
+	: "${STAKES:=10}" "${INTERVAL:=60s}" "${DURATION:=4m}" "${POOLS:=1}" "${TURNOVER:=0s}" "${RATE:=2000}"
+	# connect(2) takes every other port first, and looks at all of those before it takes another: 8 addresses have 903,000, after which 250 come in a second.
+	: "${ADDRESSES:=10.77.0.1-10.77.0.12}"
 	: "${BOOT:=thash_entries=524288}" # tune check wants it, and no apply can do it
 fi
 : "${RATE:=1000}" # new players per second; fewer when a thousand are at the door
 # The pings and heartbeats of an idle connection are for networks that lose it; here they would be most of the load.
-# UML maps each page of a process by itself, and a process of the host may have 65,530 mappings: a Go heap that grows page by
-# page took 55,000 for 100,000 connections. Locked memory is taken 4 MiB at a time, in one piece: 7,200 for a million.
+# UML maps pages of a process one by one where they do not follow each other in its memory, and a process of the host may have 65,530 mappings: a Go
+# heap that grows page by page took 55,000 for 100,000 connections. Locked memory is taken 4 MiB at a time: the players of a million take 66,000 (mappings).
 : "${FLAGS:=--lock-memory --serve=--lock-memory --serve=--heartbeat=30m --serve=--idle=1h}"
 : "${AGENTS:=$((N / 17000 + 1))}" # with OUTSIDE=1; one has the descriptors for 17,000 players
 
@@ -63,6 +66,7 @@ fi
 : "${PATIENCE:=7200}"                               # seconds until the guest is killed
 : "${CACHE:=${TMPDIR:-/tmp}/tote-scale}"
 : "${GO:=go}"
+: "${RELEASE:=forky}" # of Debian, that the kernel is from: 6.16 was the first that takes system calls by seccomp, in two thirds of the time
 : "${SERVER:=}" # a static binary; empty: built from here
 
 # With OUTSIDE=1: the guest's address, in a network where players come from the lower half; and its operators' token.
@@ -71,23 +75,34 @@ secret=of-this-run-alone
 
 # guest makes the cache: kernel, busybox, and three helpers in C.
 guest() {
-	mkdir -p "$CACHE/packages"
-	if [ ! -x "$CACHE/kernel" ] || [ ! -x "$CACHE/busybox" ]; then
-		(
-			cd "$CACHE/packages"
-			download() { apt-get download -q -o APT::Sandbox::User=root user-mode-linux busybox-static; }
-			ls user-mode-linux_*.deb busybox-static_*.deb >/dev/null 2>&1 || download || { apt-get update -qq && download; }
-			for package in *.deb; do dpkg -x "$package" unpacked; done
-			mv unpacked/bin/busybox ../busybox
-			mv unpacked/usr/bin/linux.uml ../kernel
-			rm -rf unpacked
-		)
-	fi
-	command -v gcc >/dev/null || apt-get install -y -qq --no-install-recommends gcc libc6-dev
-	gcc -O2 -Wall -shared -fPIC -o "$CACHE/xstate.so" "$here/xstate.c" -ldl
+	mkdir -p "$CACHE"
+	local missing=
+	command -v gcc >/dev/null || missing="gcc libc6-dev"
+	command -v patchelf >/dev/null || missing="$missing patchelf"
+	[ -z "$missing" ] || apt-get install -y -qq --no-install-recommends $missing || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $missing; }
+	if [ ! -x "$CACHE/kernel-$RELEASE" ] || [ ! -x "$CACHE/busybox" ]; then unpack; fi
 	gcc -O2 -Wall -shared -fPIC -o "$CACHE/clock.so" "$here/clock.c" -ldl
+	gcc -O2 -Wall -shared -fPIC -o "$CACHE/moderate.so" "$here/moderate.c" -ldl -pthread
 	gcc -O2 -Wall -static -o "$CACHE/batch" "$here/batch.c"
 }
+
+# unpack gets the packages of RELEASE, which need not be the host's: the kernel finds the C library that it was made for beside itself.
+unpack() (
+	mkdir -p "$CACHE/packages"/{lists,archives}/partial
+	cd "$CACHE/packages"
+	echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian $RELEASE main" >sources.list
+	release() {
+		apt-get -q -o APT::Sandbox::User=root -o Dir::Etc::SourceList="$PWD/sources.list" -o Dir::Etc::SourceParts=- -o Dir::State::Lists="$PWD/lists" -o Dir::Cache="$PWD" "$@"
+	}
+	release update
+	release download user-mode-linux libc6 busybox-static
+	for package in *.deb; do dpkg -x "$package" "../$RELEASE"; done
+	local library=$CACHE/$RELEASE/usr/lib/x86_64-linux-gnu
+	patchelf --set-interpreter "$library/ld-linux-x86-64.so.2" --set-rpath "$library" --output kernel "../$RELEASE/usr/bin/linux.uml"
+	cp "../$RELEASE/usr/bin/busybox" ../busybox
+	mv kernel "../kernel-$RELEASE"
+	rm -rf "../$RELEASE"/usr/{bin,lib/uml,share} "$CACHE/packages"
+)
 
 # build makes what runs in the guest.
 build() {
@@ -126,15 +141,31 @@ furnish() {
 		BENCH "$BENCH" ROUNDS "$ROUNDS" SCENARIO "$SCENARIO" OUTSIDE "$OUTSIDE" GUEST "$inner" SECRET "$secret" >"$root/plan"
 }
 
+# mappings lets processes of the host have as many as the guest's will need, if they have not, until the run ends. The guest would wait for ever.
+mappings() {
+	local limit=/proc/sys/vm/max_map_count
+	mapped=$(cat "$limit")
+	if [ "$mapped" -ge $((N / 8)) ]; then
+		mapped=
+	elif ! echo $((N / 8)) 2>/dev/null >"$limit"; then
+		echo "run.sh: with $N players a process has more than the $mapped mappings that it may have: run it as root, which raises vm.max_map_count for the time, or raise it to $((N / 8))" >&2
+		mapped=
+		exit 1
+	fi
+}
+
 # boot starts the guest. The guest's memory is a sparse file, best in memory.
 boot() {
 	local memory=$CACHE
 	[ -d /dev/shm ] && memory=/dev/shm
-	TMPDIR=$memory LD_PRELOAD=$CACHE/xstate.so${clock:+:$clock} taskset -c "$CPU" timeout -s KILL "$PATIENCE" \
-		"$CACHE/kernel" "mem=$MEMORY" uml_dir="$CACHE" umid="guest.$$" rootfstype=hostfs rootflags="$root" rw init=/init \
-		con0=null,fd:1 con=null ssl=null quiet cgroup_disable=memory $BOOT </dev/null >"$out/console.txt" 2>&1 &
-	group=$! # of processes: timeout leads it
+	TMPDIR=$memory LD_PRELOAD=$CACHE/moderate.so${clock:+:$clock} taskset -c "$CPU" timeout -s KILL "$PATIENCE" \
+		"$CACHE/kernel-$RELEASE" "mem=$MEMORY" uml_dir="$CACHE" umid="guest.$$" seccomp=auto rootfstype=hostfs rootflags="$root" rw init=/init \
+		con0=null,fd:1 con=null ssl=null quiet cgroup_disable=memory selinux=0 apparmor=0 $BOOT </dev/null >"$out/console.txt" 2>&1 &
+	guest=$!
 }
+
+# end kills the guest, which leads a session of its own and says who it is.
+end() { kill -KILL "$(cat "$CACHE/guest.$$/pid" 2>/dev/null || echo "$guest")" || true; }
 
 # play has agents play on the guest's server, on the other CPUs, and a coordinator count.
 play() {
@@ -143,7 +174,7 @@ play() {
 	others=$(seq 0 $(($(nproc --all) - 1)) | grep -vx "$CPU" | paste -sd ,) || others=$CPU
 	until [ -e "$root/out/serving" ]; do
 		sleep 1
-		kill -0 "$group" 2>/dev/null || return 1
+		kill -0 "$guest" 2>/dev/null || return 1
 	done
 	for ((a = 0; a < AGENTS; a++)); do # 28,232 ports for each address
 		taskset -c "$others" env GOGC=400 "$CACHE/batch" "$SERVER" bench agent --listen "127.0.0.1:$((9100 + a))" --from "10.77.$((a * each + 1)).1-10.77.$((a * each + 1)).8" \
@@ -203,7 +234,8 @@ show() {
 	awk -v ends=$((OUTSIDE ? 1 : 2)) -v all="$N" 'NR == 1 { sockets = $2; kernel = $3; slab = $4; least = $7 }
 		!alone { alone = $8 } # before anybody comes
 		!come && $2 >= sockets + all { come = $8 }
-		$2 >= most { most = $2; held = $3; slabs = $4; processes = $5; files = $6; server = $8 }
+		$2 > most || $2 == most && $3 < held { most = $2; held = $3; slabs = $4; processes = $5; files = $6 } # between two distributions
+		$2 >= all { server = $8 }
 		$7 < least { least = $7 }
 		END {
 			if (most == sockets) exit
@@ -232,9 +264,10 @@ grep -qx tsc /sys/devices/system/clocksource/clocksource0/current_clocksource 2>
 rm -rf "$out"
 mkdir "$out"
 root=$(mktemp -d "$CACHE/root.XXXXXX")
-group= agents=()
-trap '[ -z "$group" ] || kill -KILL -- "-$group"; [ -z "${agents[*]-}" ] || kill "${agents[@]}"; rm -rf "$root"' EXIT
+guest= agents=() mapped=
+trap '[ -z "$guest" ] || end; [ -z "${agents[*]-}" ] || kill "${agents[@]}"; rm -rf "$root" "$CACHE/guest.$$"; [ -z "$mapped" ] || echo "$mapped" >/proc/sys/vm/max_map_count' EXIT
 trap 'exit 130' INT TERM
+mappings
 furnish
 boot
 failed=0
@@ -242,8 +275,8 @@ if [ -n "$OUTSIDE" ]; then
 	play || failed=$?
 	touch "$root/out/enough"
 fi
-wait "$group" || true
-group=
+wait "$guest" || true
+guest=
 cp -r "$root/out/." "$out/"
 show
 echo "wall time: $((SECONDS - began)) s"
