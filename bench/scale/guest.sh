@@ -20,7 +20,7 @@ ip link set lo up
 # processes have, files in memory, what is free, and what the server has.
 meter() {
 	server=$(pidof server | awk '{print $NF}')
-	sockets=$(awk '/^TCP:/ {print $3}' /proc/net/sockstat)
+	sockets=$(awk '/^TCP:/ {print $9}' /proc/net/sockstat) # allocated: not all kernels count both ends as in use
 	awk -v at="$(cut -d' ' -f1 /proc/uptime)" -v sockets="$sockets" '{m[$1] = $2} END {
 		print at, sockets, m["MemTotal:"] - m["MemFree:"] - m["Buffers:"] - m["Cached:"] - m["AnonPages:"], m["Slab:"], m["AnonPages:"], m["Cached:"], m["MemFree:"], m["VmRSS:"] + 0
 	}' /proc/meminfo $([ -z "$server" ] || echo "/proc/$server/status")
