@@ -50,8 +50,8 @@ const (
 	// so requests wait 0.4/5 ms (p50/p99) during a broadcast to 50,000 instead of 204/505.
 	sliceMax = 64
 
-	// sliceCalm is the same while nobody asks for anything: a millisecond. Each end of a slice costs a look at epoll, and lets readers fall
-	// asleep whom the next one wakes. With 192 a request that meets a broadcast waits twice as long.
+	// sliceCalm is the same while nobody asks for anything: a millisecond. Each end of a slice costs a bell and a look at epoll; with 192 a
+	// request that meets a broadcast waits twice as long.
 	sliceCalm = 128
 
 	// parcelsMax is the number of parcels of the inbox handled before a loop reads again: each may cost a write.

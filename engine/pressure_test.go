@@ -174,9 +174,11 @@ func TestStuck(t *testing.T) {
 	}
 	look := func() { onLoop(e, 0, (*loop).closeStuck) }
 	eventually(t, "both cost more than they may", func() bool { return min(cost(12), cost(14)) > 2*stuckMax })
-	onLoop(e, 0, func(l *loop) { l.looked = l.tick + 1<<30 }) // this test looks, not the clock
 	taken := func(a proto.AccountID) (n uint32) {
-		onLoop(e, 0, func(l *loop) { n = acknowledged(l.find(m.last[a]).fd()) })
+		onLoop(e, 0, func(l *loop) {
+			l.looked = l.tick // this test looks, not the clock
+			n = acknowledged(l.find(m.last[a]).fd())
+		})
 		return n
 	}
 	eventually(t, "his kernel has taken all that it will", func() bool {
@@ -436,15 +438,14 @@ func TestSlicesAreLongWhileNobodyAsks(t *testing.T) {
 	}
 	onLoop(e, 0, func(l *loop) {
 		l.cast((&delivery{}).broadcast(e, []market.Out{{Game: 3, Seq: 2, Message: &proto.Happened{T: 7, Game: 3, Seq: 2}}}))
-		want := 0
-		for i, asked := range []bool{false, true, false} {
-			l.asked = asked
+		for _, slice := range []struct {
+			asked bool
+			want  int // visited in all
+		}{{false, sliceCalm}, {true, sliceCalm + sliceMax}, {false, sliceCalm + sliceMax + sliceCalm}} {
+			l.asked = slice.asked
 			l.distribute()
-			if want += sliceCalm; asked {
-				want += sliceMax - sliceCalm
-			}
-			if got := l.rooms[3].visited; got != want {
-				t.Errorf("after %d slices %d were visited, want %d", i+1, got, want)
+			if got := l.rooms[3].visited; got != slice.want {
+				t.Errorf("asked: %v; %d were visited, want %d", slice.asked, got, slice.want)
 			}
 		}
 	})

@@ -14,7 +14,7 @@ import (
 const stuckMax = 64 << 10
 
 // stuckTicks lie between two looks at a client: a phone may be in a tunnel for so long, whatever is on its way to it.
-const stuckTicks = int32(3 * time.Second / tick)
+const stuckTicks = uint32(3 * time.Second / tick)
 
 // closeStuck closes whoever costs more than stuckMax and has taken nothing since the look before. Those who take something, however
 // slowly, are bounded by LaneBytes.

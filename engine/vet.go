@@ -106,5 +106,5 @@ func (l *loop) vetted(v *vet, g grant, refusal proto.Refusal) {
 	if s.state == open {
 		l.frames(s, held.B)
 	}
-	l.engine.buffers.Put(held)
+	l.drop(&held)
 }

@@ -12,7 +12,7 @@
 #
 # With OUTSIDE=1 only the server is in the guest. The players are agents on the host, each a process with its own descriptors, on the other CPUs;
 # a tap device in a network namespace of the run's own joins them. What comes and goes there costs no system calls of the guest's processes, and
-# a broadcast one for 64 players (io_uring), and it is interrupted for many packets at a time (moderate.c), so the guest's CPU is enough for the rate
+# a broadcast one for a slice of players (io_uring), and it is interrupted for many packets at a time (moderate.c), so the guest's CPU is enough for the rate
 # too. It takes root, two CPUs, and a host that has nothing else to do.
 #
 #	host:  coordinator ─ agents ═══ tap ═══ vec0 ─ server  :guest
@@ -143,15 +143,14 @@ furnish() {
 
 # mappings lets processes of the host have as many as the guest's will need, if they have not, until the run ends. The guest would wait for ever.
 mappings() {
-	local limit=/proc/sys/vm/max_map_count
-	mapped=$(cat "$limit")
-	if [ "$mapped" -ge $((N / 8)) ]; then
-		mapped=
-	elif ! echo $((N / 8)) 2>/dev/null >"$limit"; then
-		echo "run.sh: with $N players a process has more than the $mapped mappings that it may have: run it as root, which raises vm.max_map_count for the time, or raise it to $((N / 8))" >&2
-		mapped=
+	local limit=/proc/sys/vm/max_map_count need=$((N / 8)) have
+	have=$(cat "$limit")
+	[ "$have" -lt "$need" ] || return 0
+	if ! echo "$need" 2>/dev/null >"$limit"; then
+		echo "run.sh: with $N players a process has more than the $have mappings that it may have: run it as root, which raises vm.max_map_count for the time, or raise it to $need" >&2
 		exit 1
 	fi
+	mapped=$have
 }
 
 # boot starts the guest. The guest's memory is a sparse file, best in memory.
@@ -161,11 +160,11 @@ boot() {
 	TMPDIR=$memory LD_PRELOAD=$CACHE/moderate.so${clock:+:$clock} taskset -c "$CPU" timeout -s KILL "$PATIENCE" \
 		"$CACHE/kernel-$RELEASE" "mem=$MEMORY" uml_dir="$CACHE" umid="guest.$$" seccomp=auto rootfstype=hostfs rootflags="$root" rw init=/init \
 		con0=null,fd:1 con=null ssl=null quiet cgroup_disable=memory selinux=0 apparmor=0 $BOOT </dev/null >"$out/console.txt" 2>&1 &
-	guest=$!
+	kernel=$!
 }
 
 # end kills the guest, which leads a session of its own and says who it is.
-end() { kill -KILL "$(cat "$CACHE/guest.$$/pid" 2>/dev/null || echo "$guest")" || true; }
+end() { kill -KILL "$(cat "$CACHE/guest.$$/pid" 2>/dev/null || echo "$kernel")" || true; }
 
 # play has agents play on the guest's server, on the other CPUs, and a coordinator count.
 play() {
@@ -174,7 +173,7 @@ play() {
 	others=$(seq 0 $(($(nproc --all) - 1)) | grep -vx "$CPU" | paste -sd ,) || others=$CPU
 	until [ -e "$root/out/serving" ]; do
 		sleep 1
-		kill -0 "$guest" 2>/dev/null || return 1
+		kill -0 "$kernel" 2>/dev/null || return 1
 	done
 	for ((a = 0; a < AGENTS; a++)); do # 28,232 ports for each address
 		taskset -c "$others" env GOGC=400 "$CACHE/batch" "$SERVER" bench agent --listen "127.0.0.1:$((9100 + a))" --from "10.77.$((a * each + 1)).1-10.77.$((a * each + 1)).8" \
@@ -264,8 +263,8 @@ grep -qx tsc /sys/devices/system/clocksource/clocksource0/current_clocksource 2>
 rm -rf "$out"
 mkdir "$out"
 root=$(mktemp -d "$CACHE/root.XXXXXX")
-guest= agents=() mapped=
-trap '[ -z "$guest" ] || end; [ -z "${agents[*]-}" ] || kill "${agents[@]}"; rm -rf "$root" "$CACHE/guest.$$"; [ -z "$mapped" ] || echo "$mapped" >/proc/sys/vm/max_map_count' EXIT
+kernel= agents=() mapped=
+trap '[ -z "$kernel" ] || end; [ -z "${agents[*]-}" ] || kill "${agents[@]}"; rm -rf "$root" "$CACHE/guest.$$"; [ -z "$mapped" ] || echo "$mapped" >/proc/sys/vm/max_map_count' EXIT
 trap 'exit 130' INT TERM
 mappings
 furnish
@@ -275,8 +274,8 @@ if [ -n "$OUTSIDE" ]; then
 	play || failed=$?
 	touch "$root/out/enough"
 fi
-wait "$guest" || true
-guest=
+wait "$kernel" || true
+kernel=
 cp -r "$root/out/." "$out/"
 show
 echo "wall time: $((SECONDS - began)) s"
