@@ -133,7 +133,7 @@ func beCrowd(order string) error {
 	if _, err := fmt.Sscan(strings.Join(words[2:], " "), &n, &first, &games); err != nil {
 		return err
 	}
-	var got atomic.Int64
+	drunk := &drunk{enough: make(chan struct{})}
 	conns := make(chan net.Conn, n)
 	failed := make(chan error, n)
 	var entering sync.WaitGroup
@@ -162,7 +162,7 @@ func beCrowd(order string) error {
 			return err
 		}
 	}
-	go drink(readers, &got)
+	go drink(readers, drunk)
 	fmt.Println("in")
 	wants := make(chan int64)
 	go func() { // so that the end of the input is the end, also while waiting
@@ -176,12 +176,25 @@ func beCrowd(order string) error {
 		}
 	}()
 	for want := range wants {
-		for got.Load() < want {
-			time.Sleep(time.Millisecond)
-		}
+		drunk.want.Store(want)
+		drunk.check()
+		<-drunk.enough
 		fmt.Println("got")
 	}
 	return nil
+}
+
+// drunk is what a crowd has got.
+type drunk struct {
+	got, want atomic.Int64  // bytes; want is 0 where nobody waits
+	enough    chan struct{} // there is as much as is wanted
+}
+
+// check tells whoever waits, once. Who waits sleeps until then: a look now and then would take a processor from server and readers.
+func (d *drunk) check() {
+	if want := d.want.Load(); want > 0 && d.got.Load() >= want && d.want.CompareAndSwap(want, 0) {
+		go func() { d.enough <- struct{}{} }()
+	}
 }
 
 // watch lets a connection wake drink. It is never closed: the process ends first.
@@ -201,7 +214,7 @@ func watch(readers int, conn net.Conn) error {
 var crowded []net.Conn
 
 // drink reads what comes, and counts it: without a goroutine for each of a hundred thousand.
-func drink(readers int, got *atomic.Int64) {
+func drink(readers int, d *drunk) {
 	events, buffer := make([]unix.EpollEvent, 512), make([]byte, 2048)
 	for {
 		n, err := unix.EpollWait(readers, events, -1)
@@ -211,10 +224,11 @@ func drink(readers int, got *atomic.Int64) {
 		for _, e := range events[:max(n, 0)] {
 			for more := true; more; {
 				n, err := unix.Read(int(e.Fd), buffer)
-				got.Add(int64(max(n, 0)))
+				d.got.Add(int64(max(n, 0)))
 				more = n == len(buffer) || err == unix.EINTR
 			}
 		}
+		d.check()
 	}
 }
 

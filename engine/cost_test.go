@@ -44,7 +44,7 @@ func BenchmarkDelivered(b *testing.B) {
 	})
 	bursts := []*burst{
 		{name: "bare", deliver: func() {
-			onLoop(e, 0, func(*loop) {
+			e.loops[0].inbox.call(func() {
 				for _, fd := range fds {
 					if rawWrite(fd, frame) != len(frame) {
 						b.Error("a socket is full")
@@ -53,10 +53,10 @@ func BenchmarkDelivered(b *testing.B) {
 			})
 		}},
 		{name: "paused", deliver: func() {
-			onLoop(e, 0, func(l *loop) {
+			e.loops[0].inbox.call(func() {
 				for i, fd := range fds {
 					if i%sliceCalm == 0 {
-						pause(l)
+						pause(e.loops[0])
 					}
 					if rawWrite(fd, frame) != len(frame) {
 						b.Error("a socket is full")
