@@ -327,7 +327,7 @@ func BenchmarkArrival(b *testing.B) {
 	go func() {
 		defer close(stopped)
 		frame := len(appendMessage(nil, proto.JSON, threeOdds))
-		for total := n * frame; ; total += n * frame {
+		for total := frame; ; total += frame {
 			select {
 			case <-stop:
 				return

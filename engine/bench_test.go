@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
-	"os/exec"
 	"runtime"
 	"runtime/debug"
 	"strconv"
@@ -75,18 +75,27 @@ func BenchmarkRequest(b *testing.B) {
 	})
 }
 
-// crowdEnv makes the test binary a crowd of clients: "address token number first games". Without a token, "-", they shake
+// crowdEnv makes the test binary a crowd of clients: "address token number first games place". Without a token, "-", they shake
 // hands and no more.
 const crowdEnv = "TOTE_ENGINE_CROWD"
 
-// crowd is many clients in a process of their own, so that the CPU time of ours is the server's. They have
-// joined game 3, or one of several games in turns, and count what they get.
+// crowd is many clients, in a process of their own or several. They have joined game 3, or one of several games in turns, and count what
+// they get.
 type crowd struct {
 	t     testing.TB
-	in    io.Writer
-	lines *bufio.Scanner
+	parts []crowdPart
 	leave func()
 }
+
+// crowdPart is what one process has of a crowd.
+type crowdPart struct {
+	helper
+	lines   *bufio.Scanner
+	clients int
+}
+
+// crowdMost is how many of a crowd are in one process, where they need not share its limits with the server's.
+const crowdMost = 17_000
 
 func newCrowd(t testing.TB, e *Engine, n int) *crowd {
 	t.Helper()
@@ -95,18 +104,22 @@ func newCrowd(t testing.TB, e *Engine, n int) *crowd {
 
 func crowdAt(t testing.TB, address net.Addr, token string, n, first, games int) *crowd {
 	t.Helper()
-	child := exec.Command(os.Args[0])
-	child.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %d %d %d", crowdEnv, address, token, n, first, games))
-	child.Stderr = os.Stderr
-	in, err := child.StdinPipe()
-	out, err2 := child.StdoutPipe()
-	if err := errors.Join(err, err2, child.Start()); err != nil {
-		t.Fatal(err)
+	c := &crowd{t: t}
+	each := n
+	if os.Getenv(helpersEnv) != "" {
+		each = crowdMost
 	}
-	c := &crowd{t: t, in: in, lines: bufio.NewScanner(out)}
+	for from := 0; from < n; from += each {
+		part := crowdPart{clients: min(each, n-from)}
+		part.helper = help(t, crowdEnv, fmt.Sprintf("%s %s %d %d %d %d", address, token, part.clients, first, games, len(c.parts)))
+		part.lines = bufio.NewScanner(part.out)
+		c.parts = append(c.parts, part)
+	}
 	c.leave = sync.OnceFunc(func() {
-		if err := errors.Join(in.Close(), child.Wait()); err != nil {
-			t.Error(err)
+		for _, part := range c.parts {
+			if err := errors.Join(part.in.Close(), part.wait()); err != nil {
+				t.Error(err)
+			}
 		}
 	})
 	t.Cleanup(c.leave)
@@ -115,22 +128,26 @@ func crowdAt(t testing.TB, address net.Addr, token string, n, first, games int) 
 }
 
 func (c *crowd) answered() {
-	if !c.lines.Scan() {
-		c.t.Fatal("the crowd has gone")
+	for _, part := range c.parts {
+		if !part.lines.Scan() {
+			c.t.Fatal("the crowd has gone")
+		}
 	}
 }
 
-// await waits until the crowd has got n bytes in all since everybody was in.
+// await waits until each of the crowd has got n bytes since everybody was in.
 func (c *crowd) await(n int) {
-	fmt.Fprintln(c.in, n)
+	for _, part := range c.parts {
+		fmt.Fprintln(part.in, n*part.clients)
+	}
 	c.answered()
 }
 
 // beCrowd is the crowd's process.
 func beCrowd(order string) error {
 	words := strings.Fields(order)
-	var n, first, games int
-	if _, err := fmt.Sscan(strings.Join(words[2:], " "), &n, &first, &games); err != nil {
+	var n, first, games, place int
+	if _, err := fmt.Sscan(strings.Join(words[2:], " "), &n, &first, &games, &place); err != nil {
 		return err
 	}
 	drunk := &drunk{enough: make(chan struct{})}
@@ -140,7 +157,7 @@ func beCrowd(order string) error {
 	for from := range 16 {
 		entering.Go(func() {
 			for i := from; i < n; i += 16 {
-				conn, err := enter(i, words[0], words[1], first+i%games)
+				conn, err := enter(place*crowdPerAddress+i, words[0], words[1], first+i%games)
 				if err != nil {
 					failed <- err
 					return
@@ -250,7 +267,13 @@ func enter(i int, address, token string, game int) (net.Conn, error) {
 	if secured {
 		address = after
 	}
-	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, byte(1+i/crowdPerAddress))}, Control: lateports}
+	to, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return nil, err
+	}
+	network := to.Addr().As4()
+	from := net.IPv4(network[0], network[1], 0, byte(1+i/crowdPerAddress)) // 127.0.0.1, and on
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: from}, Control: lateports}
 	conn, err := dialer.Dial("tcp", address)
 	if err != nil {
 		return nil, err

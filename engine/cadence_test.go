@@ -2,10 +2,11 @@ package engine
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
-	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -96,11 +97,9 @@ const proberEnv = "TOTE_ENGINE_PROBER"
 // probe returns by which share of the interval each interval deviates.
 func probe(t testing.TB, e *Engine, who string, rounds int, interval time.Duration) (deviations []float64) {
 	t.Helper()
-	child := exec.Command(os.Args[0])
-	child.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %s %d", proberEnv, e.Addr(), e.Token(12), who, rounds))
-	child.Stderr = os.Stderr
-	out, err := child.Output()
-	if err != nil {
+	prober := help(t, proberEnv, fmt.Sprintf("%s %s %s %d", e.Addr(), e.Token(12), who, rounds))
+	out, err := io.ReadAll(prober.out)
+	if err := errors.Join(err, prober.in.Close(), prober.wait()); err != nil {
 		t.Error(err)
 		return nil
 	}

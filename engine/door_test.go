@@ -196,6 +196,8 @@ func TestMain(m *testing.M) {
 	switch {
 	case os.Getenv(starved) != "":
 		err = serveStarved()
+	case os.Getenv(agencyEnv) != "":
+		err = beAgency(os.Getenv(agencyEnv))
 	case os.Getenv(crowdEnv) != "":
 		err = beCrowd(os.Getenv(crowdEnv))
 	case os.Getenv(proberEnv) != "":

@@ -68,7 +68,7 @@ func BenchmarkTLS(b *testing.B) {
 			r := &rows[at]
 			began := cpu(b)
 			e.Deliver(&market.Batch{Outs: []market.Out{{Game: proto.GameID(3 + at), Message: threeOdds}}})
-			r.total += n * (len(frame) + r.overhead)
+			r.total += len(frame) + r.overhead
 			r.crowd.await(r.total)
 			r.cpu = append(r.cpu, float64(cpu(b)-began)/float64(n))
 		}

@@ -4,7 +4,7 @@
 #
 #	record ─▶ check says no ─▶ apply ─▶ check says yes ─▶ addresses ─▶ players ─▶ no addresses ─▶ revert ─▶ record: the same bytes?
 #
-# Where the players are outside (OUTSIDE), a server alone stands in the place of addresses and players.
+# Where the players are outside (OUTSIDE), a server or a benchmark alone stands in the place of addresses and players.
 #
 # Its root is a folder of the host (hostfs), where /out is for what it finds.
 /bin/busybox --install -s /bin
@@ -14,7 +14,7 @@ mount -t sysfs sys /sys
 mount -t tmpfs -o size=90% tmp /tmp # the journal is here: a sync costs nothing
 ip link set lo up
 
-. /plan # N, ADDRESSES, STAKES, DURATION, INTERVAL, RATE, POOLS, TURNOVER, FLAGS, BENCH, ROUNDS, SCENARIO, OUTSIDE, GUEST, SECRET
+. /plan # N, ADDRESSES, STAKES, DURATION, INTERVAL, RATE, POOLS, TURNOVER, FLAGS, BENCH, ROUNDS, SCENARIO, OUTSIDE, GUEST, HELPERS, SECRET
 
 # Meters, a line every few seconds: seconds, TCP sockets, and in kB what the kernel itself has, of it slabs, what
 # processes have, files in memory, what is free, and what the server has.
@@ -46,11 +46,20 @@ wrong() {
 	failed=1
 }
 
-# serve is for players who come from outside, through vec0, until they have played. Then what the server leaves is audited.
-serve() {
+# join brings up vec0, through which players come from outside, and part takes it down.
+join() {
 	ip link set vec0 qlen 10000
 	ip link set vec0 up
 	ip address add "$GUEST/16" dev vec0
+}
+part() {
+	ip address flush dev vec0
+	ip link set vec0 down
+	ip link set vec0 qlen 1000
+}
+
+# serve is for players from outside, until they have played. Then what the server leaves is audited.
+serve() {
 	/bin/batch /bin/server serve --listen "$GUEST:8080" --admin "$GUEST:8081" --admin-token "$SECRET" --data /tmp/data --guest-credits 1000000 \
 		--per-address "$N" --address-handshakes "$N" $FLAGS >/out/server.txt 2>&1 &
 	serving=$!
@@ -61,9 +70,6 @@ serve() {
 	kill $serving
 	wait $serving || wrong "the server stopped with $?: $(tail -n 1 /out/server.txt)"
 	server audit --data /tmp/data >/out/audit.txt 2>&1 || wrong "audit: $(tail -n 1 /out/audit.txt)"
-	ip address flush dev vec0
-	ip link set vec0 down
-	ip link set vec0 qlen 1000
 }
 
 failed=0
@@ -93,7 +99,9 @@ cmp -s /out/before /out/applied && wrong "apply has changed nothing"
 [ -n "$OUTSIDE" ] || server tune vip add "$ADDRESSES" --device lo >/out/vip.txt 2>&1 || wrong "vip add: $(cat /out/vip.txt)"
 [ -n "$OUTSIDE" ] || say "$(server tune vip list)"
 
+[ -z "$OUTSIDE" ] || join
 if [ -n "$BENCH" ]; then
+	[ -z "$OUTSIDE" ] || export TOTE_ENGINE_HELPERS="$HELPERS"
 	TOTE_ENGINE_CLIENTS=$N /bin/engine.test -test.run '^$' -test.bench "$BENCH" -test.benchtime "$ROUNDS" -test.timeout 0 >/out/report.txt 2>/out/progress.txt
 elif [ -n "$OUTSIDE" ]; then
 	serve
@@ -105,6 +113,7 @@ else
 		--duration "$DURATION" --pools "$POOLS" --turnover "$TURNOVER" $FLAGS --json /out/report.json >/out/report.txt 2>/out/progress.txt
 fi
 [ $? = 0 ] || failed=1
+[ -z "$OUTSIDE" ] || part
 
 [ -n "$OUTSIDE" ] || server tune vip remove "$ADDRESSES" --device lo >/out/vip.txt 2>&1 || wrong "vip remove: $(cat /out/vip.txt)"
 server tune revert >/out/revert.txt 2>&1 || wrong "revert: $(tail -n 1 /out/revert.txt)"

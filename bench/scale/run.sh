@@ -53,7 +53,7 @@ fi
 : "${FLAGS:=--lock-memory --serve=--lock-memory --serve=--heartbeat=30m --serve=--idle=1h}"
 : "${AGENTS:=$((N / 17000 + 1))}" # with OUTSIDE=1; one has the descriptors for 17,000 players
 
-# Or, instead, one of the engine's benchmarks with N clients: BENCH=Delivered bench/scale/run.sh 100000.
+# Or, instead, one of the engine's benchmarks with N clients: BENCH=Delivered bench/scale/run.sh 100000. With OUTSIDE=1 its clients are on the host.
 : "${BENCH:=}"
 # Or a scenario, RATE and DURATION long: SCENARIO=football RATE=120 bench/scale/run.sh 24000.
 : "${SCENARIO:=}"
@@ -69,8 +69,10 @@ fi
 : "${RELEASE:=forky}" # of Debian, that the kernel is from: 6.16 was the first that takes system calls by seccomp, in two thirds of the time
 : "${SERVER:=}" # a static binary; empty: built from here
 
-# With OUTSIDE=1: the guest's address, in a network where players come from the lower half; and its operators' token.
+# With OUTSIDE=1: the guest's address, in a network where players come from the lower half; where it finds who starts a benchmark's helpers; and its
+# operators' token.
 inner=10.77.255.1
+helpers=10.77.0.1:9000
 secret=of-this-run-alone
 
 # guest makes the cache: kernel, busybox, and three helpers in C.
@@ -138,7 +140,7 @@ furnish() {
 	cp "$SERVER" "$root/bin/server"
 	[ -z "$BENCH" ] || cp "$CACHE/engine.test" "$root/bin/"
 	printf '%s="%s"\n' N "$N" ADDRESSES "$ADDRESSES" STAKES "$STAKES" INTERVAL "$INTERVAL" DURATION "$DURATION" RATE "$RATE" POOLS "$POOLS" TURNOVER "$TURNOVER" FLAGS "$FLAGS" \
-		BENCH "$BENCH" ROUNDS "$ROUNDS" SCENARIO "$SCENARIO" OUTSIDE "$OUTSIDE" GUEST "$inner" SECRET "$secret" >"$root/plan"
+		BENCH "$BENCH" ROUNDS "$ROUNDS" SCENARIO "$SCENARIO" OUTSIDE "$OUTSIDE" GUEST "$inner" HELPERS "$helpers" SECRET "$secret" >"$root/plan"
 }
 
 # mappings lets processes of the host have as many as the guest's will need, if they have not, until the run ends. The guest would wait for ever.
@@ -166,11 +168,16 @@ boot() {
 # end kills the guest, which leads a session of its own and says who it is.
 end() { kill -KILL "$(cat "$CACHE/guest.$$/pid" 2>/dev/null || echo "$kernel")" || true; }
 
+# help starts the helpers of a benchmark, on the other CPUs, when it asks for them.
+help() {
+	TOTE_ENGINE_AGENCY=$helpers taskset -c "$others" "$CACHE/engine.test" >"$out/helpers.txt" 2>&1 &
+	agents+=($!)
+}
+
 # play has agents play on the guest's server, on the other CPUs, and a coordinator count.
 play() {
-	local others all= each=$((120 / AGENTS))
+	local all= each=$((120 / AGENTS))
 	[ "$each" -gt 0 ] || { echo "run.sh: at most 120 agents" >&2; return 1; }
-	others=$(seq 0 $(($(nproc --all) - 1)) | grep -vx "$CPU" | paste -sd ,) || others=$CPU
 	until [ -e "$root/out/serving" ]; do
 		sleep 1
 		kill -0 "$kernel" 2>/dev/null || return 1
@@ -241,7 +248,7 @@ show() {
 			connections = (most - sockets) / ends
 			printf "kernel: %.0f bytes per connection, %s (%.0f in slabs), at %d sockets\n", (held - kernel) * 1024 / connections,
 				ends == 2 ? "both ends of it together" : "the server\047s end of it", (slabs - slab) * 1024 / connections, most
-			if (ends == 1) printf "server: %.0f bytes of RSS per connection when all had come, %.0f with all tickets at the end\n",
+			if (server) printf "server: %.0f bytes of RSS per connection when all had come, %.0f with all tickets at the end\n",
 				(come - alone) * 1024 / connections, (server - alone) * 1024 / connections
 			printf "guest: then %.2f GiB of processes, %.2f GiB of the kernel, %.2f GiB of files; %.2f GiB free at the least\n",
 				processes / 2^20, held / 2^20, files / 2^20, least / 2^20
@@ -266,11 +273,13 @@ root=$(mktemp -d "$CACHE/root.XXXXXX")
 kernel= agents=() mapped=
 trap '[ -z "$kernel" ] || end; [ -z "${agents[*]-}" ] || kill "${agents[@]}"; rm -rf "$root" "$CACHE/guest.$$"; [ -z "$mapped" ] || echo "$mapped" >/proc/sys/vm/max_map_count' EXIT
 trap 'exit 130' INT TERM
+others=$(seq 0 $(($(nproc --all) - 1)) | grep -vx "$CPU" | paste -sd ,) || others=$CPU
 mappings
 furnish
+[ -z "$OUTSIDE" ] || [ -z "$BENCH" ] || help
 boot
 failed=0
-if [ -n "$OUTSIDE" ]; then
+if [ -n "$OUTSIDE" ] && [ -z "$BENCH" ]; then
 	play || failed=$?
 	touch "$root/out/enough"
 fi
@@ -284,7 +293,7 @@ if [ ! -s "$out/status" ]; then
 	tail -q -n 5 "$out/console.txt" "$out/progress.txt" "$out/kernel.txt" >&2 2>/dev/null || true
 	exit 1
 fi
-[ -z "$OUTSIDE" ] || enough || failed=1
+[ -z "$OUTSIDE" ] || [ -n "$BENCH" ] || enough || failed=1
 status=$(cat "$out/status")
 [ "$failed" = 0 ] || status=$failed
 [ "$status" = 0 ] || tail -n 5 "$out/progress.txt" >&2
