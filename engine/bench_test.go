@@ -94,7 +94,7 @@ type crowdPart struct {
 	clients int
 }
 
-// crowdMost is how many of a crowd are in one process, where they need not share its limits with the server's.
+// crowdMost is how many of a crowd are in one process of another machine: there it may have fewer descriptors than here.
 const crowdMost = 17_000
 
 func newCrowd(t testing.TB, e *Engine, n int) *crowd {
@@ -150,7 +150,7 @@ func beCrowd(order string) error {
 	if _, err := fmt.Sscan(strings.Join(words[2:], " "), &n, &first, &games, &place); err != nil {
 		return err
 	}
-	drunk := &drunk{enough: make(chan struct{})}
+	d := &intake{enough: make(chan struct{}, 1)}
 	conns := make(chan net.Conn, n)
 	failed := make(chan error, n)
 	var entering sync.WaitGroup
@@ -179,7 +179,7 @@ func beCrowd(order string) error {
 			return err
 		}
 	}
-	go drink(readers, drunk)
+	go drink(readers, d)
 	fmt.Println("in")
 	wants := make(chan int64)
 	go func() { // so that the end of the input is the end, also while waiting
@@ -193,24 +193,24 @@ func beCrowd(order string) error {
 		}
 	}()
 	for want := range wants {
-		drunk.want.Store(want)
-		drunk.check()
-		<-drunk.enough
+		d.want.Store(want)
+		d.check()
+		<-d.enough
 		fmt.Println("got")
 	}
 	return nil
 }
 
-// drunk is what a crowd has got.
-type drunk struct {
+// intake is what a crowd has got.
+type intake struct {
 	got, want atomic.Int64  // bytes; want is 0 where nobody waits
-	enough    chan struct{} // there is as much as is wanted
+	enough    chan struct{} // there is as much as was wanted
 }
 
 // check tells whoever waits, once. Who waits sleeps until then: a look now and then would take a processor from server and readers.
-func (d *drunk) check() {
+func (d *intake) check() {
 	if want := d.want.Load(); want > 0 && d.got.Load() >= want && d.want.CompareAndSwap(want, 0) {
-		go func() { d.enough <- struct{}{} }()
+		d.enough <- struct{}{}
 	}
 }
 
@@ -231,7 +231,7 @@ func watch(readers int, conn net.Conn) error {
 var crowded []net.Conn
 
 // drink reads what comes, and counts it: without a goroutine for each of a hundred thousand.
-func drink(readers int, d *drunk) {
+func drink(readers int, d *intake) {
 	events, buffer := make([]unix.EpollEvent, 512), make([]byte, 2048)
 	for {
 		n, err := unix.EpollWait(readers, events, -1)

@@ -207,7 +207,7 @@ func serveWith(t testing.TB, c Config, m *testMarket) (e *Engine, stop func() er
 		c.Limits.AccountHellos = 1 << 30 // crowds are one account
 	}
 	if c.Listen == "" {
-		c.Listen = reachable() + ":0"
+		c.Listen = reachable(t) + ":0"
 	}
 	if os.Getenv(helpersEnv) != "" {
 		c.Limits.PerAddress, c.Limits.ConnectRate = 1<<30, 1<<30 // crowds come from a few, which are not loopback

@@ -248,7 +248,7 @@ show() {
 			connections = (most - sockets) / ends
 			printf "kernel: %.0f bytes per connection, %s (%.0f in slabs), at %d sockets\n", (held - kernel) * 1024 / connections,
 				ends == 2 ? "both ends of it together" : "the server\047s end of it", (slabs - slab) * 1024 / connections, most
-			if (server) printf "server: %.0f bytes of RSS per connection when all had come, %.0f with all tickets at the end\n",
+			if (ends == 1 && server) printf "server: %.0f bytes of RSS per connection when all had come, %.0f with all tickets at the end\n",
 				(come - alone) * 1024 / connections, (server - alone) * 1024 / connections
 			printf "guest: then %.2f GiB of processes, %.2f GiB of the kernel, %.2f GiB of files; %.2f GiB free at the least\n",
 				processes / 2^20, held / 2^20, files / 2^20, least / 2^20
