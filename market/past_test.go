@@ -726,6 +726,23 @@ func (t *tally) Put(_ uint8, key, value []byte) {
 	t.bytes += len(key) + len(value)
 }
 
+// Whoever is welcomed learns since when he will have missed something, also the first one of a new market, where no shard has told of anything.
+func TestTheFirstLearnsSince(t *testing.T) {
+	tb := newTable(t, 3)
+	account := tb.m.NextAccount()
+	outs := tb.do(Command{Kind: OpenAccount, From: session(1), Account: account, Attach: true, Args: &proto.AccountOpening{Name: "Ada", Deposit: 1000}})
+	since := only[*proto.Welcome](t, outs).Since
+	if since == 0 {
+		t.Fatal("the first one was not told since when")
+	}
+	tb.do(Command{Kind: Detach, From: session(1), Account: account})
+	tb.answer(Command{Kind: Deposit, Account: account, Amount: 5})
+	tb.do(Command{Kind: Attach, From: session(2), Account: account, ID: 1, Since: since})
+	if m := only[*proto.Missed](t, tb.follow()); len(m.Entries) != 1 || m.Entries[0].Kind != proto.EntryDeposit || m.Entries[0].Change != 5 {
+		t.Errorf("what was missed came as %+v", m)
+	}
+}
+
 // Whatever an account has heard last, all that its statement has up to the record named by since, it has heard too: while
 // a great settlement is paid in slices, and stakes go on in other pools and other shards.
 func TestSinceIsAPromise(t *testing.T) {

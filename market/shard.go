@@ -50,7 +50,7 @@ type Shard struct {
 
 	delivered atomic.Uint64 // batches; anybody may read it
 	told      atomic.Uint64 // what this shard has to tell of records up to here, it has told or posted; read by all
-	through   proto.Seq     // all shards have told all accounts here of records up to here
+	through   proto.Seq     // all shards have told all accounts here of records up to here: the first at least, which comes before all accounts or opens one
 
 	questions map[uint64]*question // asked of other shards and not answered by all
 	asked     uint64
@@ -66,7 +66,7 @@ func newShard(c Config, m *Market, index int, seen proto.Seq) *Shard {
 	s := &Shard{
 		book: newBook(), market: m, config: c, index: index, inbox: newInbox(), seen: seen,
 		batch: &Batch{}, letters: make([][]letter, c.Shards), questions: map[uint64]*question{},
-		payings: payingsLive{to: make([]bool, c.Shards)}, queueing: map[proto.GameID]map[proto.AccountID]int{}, through: seen,
+		payings: payingsLive{to: make([]bool, c.Shards)}, queueing: map[proto.GameID]map[proto.AccountID]int{}, through: max(1, seen),
 	}
 	s.told.Store(uint64(seen))
 	return s
@@ -98,7 +98,7 @@ func (s *Shard) turn(now proto.Time) (next proto.Time) {
 	s.answerFences()
 	s.payOut()
 	s.post()
-	s.through = min(others, s.tellsNoMore())
+	s.through = max(1, min(others, s.tellsNoMore()))
 	s.speak()
 	s.show()
 	if next = s.spoke + beat; len(s.agenda) > 0 {
