@@ -75,8 +75,8 @@ func BenchmarkRequest(b *testing.B) {
 	})
 }
 
-// crowdEnv makes the test binary a crowd of clients: "address token number first games place". Without a token, "-", they shake
-// hands and no more.
+// crowdEnv makes the test binary a crowd of clients, or those of it from one on: "address token number first games from". Without a token, "-",
+// they shake hands and no more.
 const crowdEnv = "TOTE_ENGINE_CROWD"
 
 // crowd is many clients, in a process of their own or several. They have joined game 3, or one of several games in turns, and count what
@@ -106,12 +106,12 @@ func crowdAt(t testing.TB, address net.Addr, token string, n, first, games int) 
 	t.Helper()
 	c := &crowd{t: t}
 	each := n
-	if os.Getenv(helpersEnv) != "" {
+	if agency != "" {
 		each = crowdMost
 	}
 	for from := 0; from < n; from += each {
 		part := crowdPart{clients: min(each, n-from)}
-		part.helper = help(t, crowdEnv, fmt.Sprintf("%s %s %d %d %d %d", address, token, part.clients, first, games, len(c.parts)))
+		part.helper = help(t, crowdEnv, fmt.Sprintf("%s %s %d %d %d %d", address, token, part.clients, first, games, from))
 		part.lines = bufio.NewScanner(part.out)
 		c.parts = append(c.parts, part)
 	}
@@ -146,18 +146,18 @@ func (c *crowd) await(n int) {
 // beCrowd is the crowd's process.
 func beCrowd(order string) error {
 	words := strings.Fields(order)
-	var n, first, games, place int
-	if _, err := fmt.Sscan(strings.Join(words[2:], " "), &n, &first, &games, &place); err != nil {
+	var n, first, games, from int
+	if _, err := fmt.Sscan(strings.Join(words[2:], " "), &n, &first, &games, &from); err != nil {
 		return err
 	}
 	d := &intake{enough: make(chan struct{}, 1)}
 	conns := make(chan net.Conn, n)
 	failed := make(chan error, n)
 	var entering sync.WaitGroup
-	for from := range 16 {
+	for door := range 16 {
 		entering.Go(func() {
-			for i := from; i < n; i += 16 {
-				conn, err := enter(place*crowdPerAddress+i, words[0], words[1], first+i%games)
+			for i := from + door; i < from+n; i += 16 {
+				conn, err := enter(i, words[0], words[1], first+i%games)
 				if err != nil {
 					failed <- err
 					return

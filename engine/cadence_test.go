@@ -2,9 +2,7 @@ package engine
 
 import (
 	"bufio"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"slices"
@@ -97,13 +95,12 @@ const proberEnv = "TOTE_ENGINE_PROBER"
 // probe returns by which share of the interval each interval deviates.
 func probe(t testing.TB, e *Engine, who string, rounds int, interval time.Duration) (deviations []float64) {
 	t.Helper()
-	prober := help(t, proberEnv, fmt.Sprintf("%s %s %s %d", e.Addr(), e.Token(12), who, rounds))
-	out, err := io.ReadAll(prober.out)
-	if err := errors.Join(err, prober.in.Close(), prober.wait()); err != nil {
+	out, err := answers(t, proberEnv, fmt.Sprintf("%s %s %s %d", e.Addr(), e.Token(12), who, rounds))
+	if err != nil {
 		t.Error(err)
 		return nil
 	}
-	for line := range strings.Lines(string(out)) {
+	for line := range strings.Lines(out) {
 		ns, err := strconv.ParseFloat(strings.TrimSpace(line), 64)
 		if err != nil {
 			t.Error(err)

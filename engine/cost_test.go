@@ -3,10 +3,8 @@ package engine
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -36,35 +34,29 @@ func BenchmarkDelivered(b *testing.B) {
 	batch := market.Batch{Outs: []market.Out{{Game: 3, Message: threeOdds}}}
 	var fds []int
 	var r *ring
-	pause := pausing(b)
 	onLoop(e, 0, func(l *loop) {
 		r = l.ring
 		for _, sub := range l.rooms[3].subs {
 			fds = append(fds, sub.session.fd())
 		}
 	})
-	bursts := []*burst{
-		{name: "bare", deliver: func() {
-			e.loops[0].inbox.call(func() {
-				for _, fd := range fds {
-					if rawWrite(fd, frame) != len(frame) {
-						b.Error("a socket is full")
-					}
-				}
-			})
-		}},
-		{name: "paused", deliver: func() {
+	bare := func(pause func()) func() { // before as many as a slice
+		return func() {
 			e.loops[0].inbox.call(func() {
 				for i, fd := range fds {
 					if i%sliceCalm == 0 {
-						pause(e.loops[0])
+						pause()
 					}
 					if rawWrite(fd, frame) != len(frame) {
 						b.Error("a socket is full")
 					}
 				}
 			})
-		}},
+		}
+	}
+	bursts := []*burst{
+		{name: "bare", deliver: bare(func() {})},
+		{name: "paused", deliver: bare(pausing(b, e.loops[0]))},
 		{name: "write", deliver: func() {
 			onLoop(e, 0, func(l *loop) { l.ring = nil })
 			e.Deliver(&batch)
@@ -111,7 +103,7 @@ func BenchmarkDelivered(b *testing.B) {
 }
 
 // pausing returns what a loop does between two slices: it rings a bell, has epoll report it, and silences it.
-func pausing(b *testing.B) func(*loop) {
+func pausing(b *testing.B, l *loop) func() {
 	bell, err := newBell()
 	epoll, err2 := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err := errors.Join(err, err2, unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, bell.inside, &unix.EpollEvent{Events: unix.EPOLLIN})); err != nil {
@@ -119,7 +111,7 @@ func pausing(b *testing.B) func(*loop) {
 	}
 	b.Cleanup(func() { _ = errors.Join(bell.close(), unix.Close(epoll)) })
 	events := make([]unix.EpollEvent, 8)
-	return func(l *loop) {
+	return func() {
 		bell.sound()
 		if n, err := unix.EpollWait(epoll, events, 0); n != 1 {
 			b.Errorf("%d bells, %v", n, err)
@@ -247,12 +239,11 @@ const askerEnv = "TOTE_ENGINE_ASKER"
 // ask asks the engine and a process that echoes, n times each, and returns how long the answers took, in µs.
 func ask(t testing.TB, e *Engine, n int) (asked, echoed []float64) {
 	t.Helper()
-	asker := help(t, askerEnv, fmt.Sprintf("%s %s %d", e.Addr(), e.Token(12), n))
-	out, err := io.ReadAll(asker.out)
-	if err := errors.Join(err, asker.in.Close(), asker.wait()); err != nil {
+	out, err := answers(t, askerEnv, fmt.Sprintf("%s %s %d", e.Addr(), e.Token(12), n))
+	if err != nil {
 		t.Fatal(err)
 	}
-	for line := range strings.Lines(string(out)) {
+	for line := range strings.Lines(out) {
 		var ours, bare float64
 		if _, err := fmt.Sscan(line, &ours, &bare); err != nil {
 			t.Fatal(err)
@@ -277,14 +268,12 @@ func beAsker(order string) error {
 	if err != nil {
 		return err
 	}
-	child := exec.Command(os.Args[0])
-	child.Env = append(os.Environ(), askerEnv+"=echo")
-	out, err := child.StdoutPipe()
-	if err := errors.Join(err, child.Start()); err != nil {
+	other, err := spawn(askerEnv, "echo")
+	if err != nil {
 		return err
 	}
 	var at string
-	if _, err := fmt.Fscan(out, &at); err != nil {
+	if _, err := fmt.Fscan(other.out, &at); err != nil {
 		return err
 	}
 	ours, err := blocking(words[0])
@@ -327,7 +316,7 @@ func beAsker(order string) error {
 	for _, wait := range waits {
 		fmt.Println(wait[0].Microseconds(), wait[1].Microseconds())
 	}
-	return errors.Join(unix.Close(bare), child.Wait())
+	return errors.Join(unix.Close(bare), other.wait())
 }
 
 // blocking connects with a socket that blocks its thread, which no scheduler but the kernel's wakes.

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
@@ -196,14 +195,14 @@ func TestMain(m *testing.M) {
 	switch {
 	case os.Getenv(starved) != "":
 		err = serveStarved()
-	case os.Getenv(agencyEnv) != "":
-		err = beAgency(os.Getenv(agencyEnv))
 	case os.Getenv(crowdEnv) != "":
 		err = beCrowd(os.Getenv(crowdEnv))
 	case os.Getenv(proberEnv) != "":
 		err = beProber(os.Getenv(proberEnv))
 	case os.Getenv(askerEnv) != "":
 		err = beAsker(os.Getenv(askerEnv))
+	case os.Getenv(agencyEnv) != "": // after the helpers, which have its environment
+		err = beAgency(os.Getenv(agencyEnv))
 	default:
 		if order := os.Getenv(sandboxEnv); order != "" {
 			if err = enterSandbox(order); err != nil {
@@ -244,21 +243,11 @@ func serveStarved() error {
 
 // Running out of descriptors refuses newcomers and harms nobody who is in; when there is room again, newcomers get in.
 func TestDescriptorsGone(t *testing.T) {
-	child := exec.Command(os.Args[0])
-	child.Env = append(os.Environ(), starved+"=1")
-	child.Stderr = os.Stderr
-	in, err := child.StdinPipe()
+	server, err := spawn(starved, "1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := child.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := child.Start(); err != nil {
-		t.Fatal(err)
-	}
-	lines := bufio.NewScanner(out)
+	lines := bufio.NewScanner(server.out)
 	lines.Scan()
 	address, err := net.ResolveTCPAddr("tcp", lines.Text())
 	if err != nil {
@@ -305,14 +294,14 @@ func TestDescriptorsGone(t *testing.T) {
 		c.sync()
 		c.conn.Close()
 	}
-	if err := in.Close(); err != nil {
+	if err := server.in.Close(); err != nil {
 		t.Fatal(err)
 	}
 	lines.Scan()
 	if got := lines.Text(); got != "true 0" {
 		t.Errorf("the server says %q; want that it was starved, and nobody left", got)
 	}
-	if err := child.Wait(); err != nil {
+	if err := server.wait(); err != nil {
 		t.Error(err)
 	}
 }

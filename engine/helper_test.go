@@ -30,28 +30,49 @@ const (
 	agencyEnv  = "TOTE_ENGINE_AGENCY"
 )
 
+// agency is the one that starts the helpers; "": they are started here.
+var agency = os.Getenv(helpersEnv)
+
 // help starts a helper: env and order make it what it is.
 func help(t testing.TB, env, order string) helper {
 	t.Helper()
-	if agency := os.Getenv(helpersEnv); agency != "" {
-		conn, err := net.Dial("tcp", agency)
-		if err == nil {
-			_, err = fmt.Fprintf(conn, "%s=%s\n", env, order)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		return helper{in: sending{conn.(*net.TCPConn)}, out: conn, wait: conn.Close}
+	start := spawn
+	if agency != "" {
+		start = hire
 	}
+	h, err := start(env, order)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// answers is all that a helper says until it ends.
+func answers(t testing.TB, env, order string) (string, error) {
+	t.Helper()
+	h := help(t, env, order)
+	out, err := io.ReadAll(h.out)
+	return string(out), errors.Join(err, h.in.Close(), h.wait())
+}
+
+// spawn starts a helper here.
+func spawn(env, order string) (helper, error) {
 	child := exec.Command(os.Args[0])
 	child.Env = append(os.Environ(), env+"="+order)
 	child.Stderr = os.Stderr
 	in, err := child.StdinPipe()
 	out, err2 := child.StdoutPipe()
-	if err := errors.Join(err, err2, child.Start()); err != nil {
-		t.Fatal(err)
+	return helper{in, out, child.Wait}, errors.Join(err, err2, child.Start())
+}
+
+// hire has the agency start a helper.
+func hire(env, order string) (helper, error) {
+	conn, err := net.Dial("tcp", agency)
+	if err != nil {
+		return helper{}, err
 	}
-	return helper{in, out, child.Wait}
+	_, err = fmt.Fprintf(conn, "%s=%s\n", env, order)
+	return helper{in: sending{conn.(*net.TCPConn)}, out: conn, wait: conn.Close}, err
 }
 
 // sending is the half of a connection that ends when it is closed.
@@ -62,7 +83,6 @@ func (s sending) Close() error { return s.CloseWrite() }
 // reachable is our address for helpers.
 func reachable(t testing.TB) string {
 	t.Helper()
-	agency := os.Getenv(helpersEnv)
 	if agency == "" {
 		return "127.0.0.1"
 	}
@@ -111,7 +131,7 @@ func employ(conn *net.TCPConn) error {
 	defer runtime.UnlockOSThread()
 	child := exec.Command(os.Args[0])
 	child.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // a server that is killed with its kernel does not say so
-	child.Env = append(os.Environ(), agencyEnv+"=", strings.TrimSuffix(order, "\n"))
+	child.Env = append(os.Environ(), strings.TrimSuffix(order, "\n"))
 	child.Stdin, child.Stdout, child.Stderr = file, file, os.Stderr
 	return errors.Join(child.Start(), file.Close(), conn.Close(), child.Wait())
 }

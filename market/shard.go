@@ -50,7 +50,7 @@ type Shard struct {
 
 	delivered atomic.Uint64 // batches; anybody may read it
 	told      atomic.Uint64 // what this shard has to tell of records up to here, it has told or posted; read by all
-	through   proto.Seq     // all shards have told all accounts here of records up to here: the first at least, which comes before all accounts or opens one
+	through   proto.Seq     // all shards have told all accounts here of records up to here; never 0, which clients are not told: the first one comes before all accounts or opens one
 
 	questions map[uint64]*question // asked of other shards and not answered by all
 	asked     uint64

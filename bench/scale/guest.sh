@@ -101,8 +101,7 @@ cmp -s /out/before /out/applied && wrong "apply has changed nothing"
 
 [ -z "$OUTSIDE" ] || join
 if [ -n "$BENCH" ]; then
-	[ -z "$OUTSIDE" ] || export TOTE_ENGINE_HELPERS="$HELPERS"
-	TOTE_ENGINE_CLIENTS=$N /bin/engine.test -test.run '^$' -test.bench "$BENCH" -test.benchtime "$ROUNDS" -test.timeout 0 >/out/report.txt 2>/out/progress.txt
+	TOTE_ENGINE_CLIENTS=$N TOTE_ENGINE_HELPERS=$HELPERS /bin/engine.test -test.run '^$' -test.bench "$BENCH" -test.benchtime "$ROUNDS" -test.timeout 0 >/out/report.txt 2>/out/progress.txt
 elif [ -n "$OUTSIDE" ]; then
 	serve
 elif [ -n "$SCENARIO" ]; then

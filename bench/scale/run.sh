@@ -81,7 +81,8 @@ guest() {
 	local missing=
 	command -v gcc >/dev/null || missing="gcc libc6-dev"
 	command -v patchelf >/dev/null || missing="$missing patchelf"
-	[ -z "$missing" ] || apt-get install -y -qq --no-install-recommends $missing || { apt-get update -qq && apt-get install -y -qq --no-install-recommends $missing; }
+	install() { apt-get install -y -qq --no-install-recommends $missing; }
+	[ -z "$missing" ] || install || { apt-get update -qq && install; }
 	if [ ! -x "$CACHE/kernel-$RELEASE" ] || [ ! -x "$CACHE/busybox" ]; then unpack; fi
 	gcc -O2 -Wall -shared -fPIC -o "$CACHE/clock.so" "$here/clock.c" -ldl
 	gcc -O2 -Wall -shared -fPIC -o "$CACHE/moderate.so" "$here/moderate.c" -ldl -pthread
@@ -140,7 +141,7 @@ furnish() {
 	cp "$SERVER" "$root/bin/server"
 	[ -z "$BENCH" ] || cp "$CACHE/engine.test" "$root/bin/"
 	printf '%s="%s"\n' N "$N" ADDRESSES "$ADDRESSES" STAKES "$STAKES" INTERVAL "$INTERVAL" DURATION "$DURATION" RATE "$RATE" POOLS "$POOLS" TURNOVER "$TURNOVER" FLAGS "$FLAGS" \
-		BENCH "$BENCH" ROUNDS "$ROUNDS" SCENARIO "$SCENARIO" OUTSIDE "$OUTSIDE" GUEST "$inner" HELPERS "$helpers" SECRET "$secret" >"$root/plan"
+		BENCH "$BENCH" ROUNDS "$ROUNDS" SCENARIO "$SCENARIO" OUTSIDE "$OUTSIDE" GUEST "$inner" HELPERS "${OUTSIDE:+$helpers}" SECRET "$secret" >"$root/plan"
 }
 
 # mappings lets processes of the host have as many as the guest's will need, if they have not, until the run ends. The guest would wait for ever.
@@ -168,8 +169,8 @@ boot() {
 # end kills the guest, which leads a session of its own and says who it is.
 end() { kill -KILL "$(cat "$CACHE/guest.$$/pid" 2>/dev/null || echo "$kernel")" || true; }
 
-# help starts the helpers of a benchmark, on the other CPUs, when it asks for them.
-help() {
+# agency starts the helpers of a benchmark, on the other CPUs, when it asks for them.
+agency() {
 	TOTE_ENGINE_AGENCY=$helpers taskset -c "$others" "$CACHE/engine.test" >"$out/helpers.txt" 2>&1 &
 	agents+=($!)
 }
@@ -276,7 +277,7 @@ trap 'exit 130' INT TERM
 others=$(seq 0 $(($(nproc --all) - 1)) | grep -vx "$CPU" | paste -sd ,) || others=$CPU
 mappings
 furnish
-[ -z "$OUTSIDE" ] || [ -z "$BENCH" ] || help
+[ -z "$OUTSIDE" ] || [ -z "$BENCH" ] || agency
 boot
 failed=0
 if [ -n "$OUTSIDE" ] && [ -z "$BENCH" ]; then
